@@ -1,0 +1,139 @@
+//! The decisions of [`crate::verify`] in the shape that rustls asks for.
+
+use std::sync::Arc;
+
+use mesh_core::{Identity, TrustDomain};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature, CryptoProvider};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme};
+
+use crate::spiffe::identities_of;
+use crate::verify::{client_trust_domain, server_identity, VerifyError};
+
+/// Checks callers of a server: chain to our roots, purpose, validity (all by webpki), then their trust domain.
+#[derive(Debug)]
+pub(crate) struct ClientVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    own: TrustDomain,
+}
+
+impl ClientVerifier {
+    /// `own` is the trust domain of the certificate the server presents.
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        own: TrustDomain,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, rustls::server::VerifierBuilderError> {
+        // A client of the mesh has one certificate only: hints about roots would be bytes for nothing.
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .clear_root_hint_subjects()
+            .build()?;
+        Ok(Self { chain, own })
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        client_trust_domain(&peer_identities(end_entity)?, &self.own).map_err(refused)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Checks the server that a client dialled: chain to our roots, purpose, validity, then its exact identity. Host names
+/// play no part.
+#[derive(Debug)]
+pub(crate) struct ServerVerifier {
+    roots: Arc<RootCertStore>,
+    wanted: Vec<Identity>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerVerifier {
+    pub(crate) fn new(roots: Arc<RootCertStore>, wanted: Vec<Identity>, provider: Arc<CryptoProvider>) -> Self {
+        Self { roots, wanted, provider }
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        server_identity(&peer_identities(end_entity)?, &self.wanted).map_err(refused)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn peer_identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, Error> {
+    identities_of(leaf).map_err(|e| refused(VerifyError::Unreadable { reason: e.reason }))
+}
+
+/// Keeps the reason reachable: callers read it back with [`crate::verify`] types through `source()`.
+fn refused(error: VerifyError) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+}

@@ -1,0 +1,13 @@
+//! Safe, typed access to the parts of Linux that the mesh needs.
+//!
+//! The only crate that may hold `unsafe`: one call per block, each with its reason.
+
+pub mod mount;
+pub mod netns;
+pub mod nft;
+pub mod packet;
+pub mod process;
+pub mod route;
+pub mod seqpacket;
+pub mod socket;
+pub mod userns;

@@ -1,0 +1,225 @@
+//! Socket options of the data path: marks, transparent binds, original destinations, keep-alive.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+/// How a listener is made.
+#[derive(Debug, Clone)]
+pub struct TcpListenOptions {
+    /// Where to listen. An IPv6 wildcard also takes IPv4 unless `v6_only`.
+    pub addr: SocketAddr,
+    /// Lets several listeners of one user share the port.
+    pub reuse_port: bool,
+    /// Lets connections keep a local address that is not of this host (IP_TRANSPARENT).
+    pub transparent: bool,
+    /// Packet mark of the listener and, by inheritance, of what it accepts.
+    pub mark: Option<u32>,
+    /// Connections that wait for accept.
+    pub backlog: i32,
+    /// An IPv6 listener that takes no IPv4.
+    pub v6_only: bool,
+    /// Inherited by accepted connections, which saves a system call for each.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl TcpListenOptions {
+    /// Plain options for `addr`: backlog 128, nothing else.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, reuse_port: false, transparent: false, mark: None, backlog: 128, v6_only: false, keepalive: None }
+    }
+
+    /// A bound, listening, non-blocking socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As `socket`, `setsockopt`, `bind` and `listen` give them.
+    pub fn bind(&self) -> io::Result<std::net::TcpListener> {
+        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM.nonblocking(), None)?;
+        if self.addr.is_ipv6() {
+            socket.set_only_v6(self.v6_only)?;
+        }
+        if self.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        if self.transparent {
+            set_transparent(&socket, self.addr.ip())?;
+        }
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        if let Some(keepalive) = &self.keepalive {
+            keepalive.apply(&socket)?;
+        }
+        socket.bind(&self.addr.into())?;
+        socket.listen(self.backlog)?;
+        Ok(socket.into())
+    }
+}
+
+/// How an outgoing connection is made.
+#[derive(Debug, Clone, Default)]
+pub struct TcpConnectOptions {
+    /// Packet mark.
+    pub mark: Option<u32>,
+    /// Source address to present, even one that is not of this host (needs CAP_NET_ADMIN or CAP_NET_RAW).
+    pub source: Option<IpAddr>,
+    /// Keep-alive of the connection.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl TcpConnectOptions {
+    /// An unconnected, non-blocking socket for `remote` in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As `socket`, `setsockopt` and `bind` give them.
+    pub fn socket(&self, remote: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(remote), Type::STREAM.nonblocking(), None)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        if let Some(keepalive) = &self.keepalive {
+            keepalive.apply(&socket)?;
+        }
+        if let Some(source) = self.source {
+            set_transparent(&socket, source)?;
+            match source {
+                IpAddr::V4(_) => socket.set_freebind_v4(true)?,
+                IpAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        Ok(socket)
+    }
+}
+
+/// TCP keep-alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle time before the first probe.
+    pub time: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub retries: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 }
+    }
+}
+
+impl Keepalive {
+    fn apply(&self, socket: &Socket) -> io::Result<()> {
+        let settings = TcpKeepalive::new().with_time(self.time).with_interval(self.interval).with_retries(self.retries);
+        socket.set_tcp_keepalive(&settings)
+    }
+}
+
+/// Turns Nagle's algorithm off.
+///
+/// # Errors
+/// As `setsockopt` gives them.
+pub fn set_nodelay(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_nodelay(true)
+}
+
+/// Sets the packet mark of a socket.
+///
+/// # Errors
+/// Without CAP_NET_ADMIN.
+pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
+    SockRef::from(socket).set_mark(mark)
+}
+
+/// Where a redirected connection was going, canonical; the local address of one that was not redirected.
+///
+/// # Errors
+/// When the socket is not a connected TCP socket.
+pub fn original_dst(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(socket);
+    let found = socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).or_else(|_| socket.local_addr())?;
+    let addr =
+        found.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "socket is not an IP socket"))?;
+    Ok(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+}
+
+/// Whether the calling thread's network namespace has a working IPv6 loopback.
+#[must_use]
+pub fn ipv6_available() -> bool {
+    std::net::TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).is_ok()
+}
+
+/// The wildcard address that takes both families where IPv6 works, else IPv4 only.
+#[must_use]
+pub fn wildcard(ipv6: bool) -> IpAddr {
+    if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn set_transparent(socket: &Socket, addr: IpAddr) -> io::Result<()> {
+    match addr {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => set_ipv6_transparent(socket),
+    }
+}
+
+#[allow(unsafe_code)] // IPV6_TRANSPARENT has no setter in socket2 or nix
+fn set_ipv6_transparent(socket: &Socket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    // SAFETY: setsockopt(2): the option value is a c_int on this frame and its exact size is passed.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IPV6,
+            libc::IPV6_TRANSPARENT,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(done)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_not_redirected_reports_its_local_address() {
+        let listener = TcpListenOptions::new("127.0.0.1:0".parse().unwrap()).bind().unwrap();
+        let addr = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        assert_eq!(original_dst(&client).unwrap(), client.local_addr().unwrap());
+    }
+
+    #[test]
+    fn two_listeners_share_a_port_only_when_asked_to() {
+        let mut options = TcpListenOptions::new("127.0.0.1:0".parse().unwrap());
+        options.reuse_port = true;
+        let first = options.bind().unwrap();
+        options.addr = first.local_addr().unwrap();
+        let second = options.bind();
+        assert!(second.is_ok());
+        options.reuse_port = false;
+        assert!(options.bind().is_err());
+    }
+
+    #[test]
+    fn keepalive_is_inherited_from_the_listener() {
+        let mut options = TcpListenOptions::new("127.0.0.1:0".parse().unwrap());
+        options.keepalive = Some(Keepalive::default());
+        let listener = options.bind().unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
+        assert!(accepted.nodelay().unwrap());
+    }
+}
