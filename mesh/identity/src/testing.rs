@@ -17,7 +17,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::chain::Chain;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::error::CertError;
 use crate::manager::CertSource;
 use crate::tls::KeyExchange;
@@ -28,6 +28,7 @@ pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
     issued: AtomicUsize,
+    clock: Arc<dyn Clock>,
 }
 
 /// What a test certificate is to hold.
@@ -99,6 +100,15 @@ impl TestCa {
     /// If the crypto library cannot make a key.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_clock(Arc::new(SystemClock))
+    }
+
+    /// [`TestCa::new`] whose certificates start at the time of `clock`.
+    ///
+    /// # Panics
+    /// If the crypto library cannot make a key.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let key = KeyPair::generate().expect("P-256 keys can be made");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -107,7 +117,7 @@ impl TestCa {
         name.push(DnType::OrganizationName, "test root");
         params.distinguished_name = name;
         let root = params.self_signed(&key).expect("fixed parameters are valid").der().clone();
-        Self { issuer: Issuer::new(params, key), root, issued: AtomicUsize::new(0) }
+        Self { issuer: Issuer::new(params, key), root, issued: AtomicUsize::new(0), clock }
     }
 
     /// The root, PEM.
@@ -149,7 +159,7 @@ impl TestCa {
     #[must_use]
     pub fn issue_with(&self, options: &IssueOptions) -> IssuedLeaf {
         let key = KeyPair::generate().expect("P-256 keys can be made");
-        let params = leaf_params(options);
+        let params = leaf_params(options, self.clock.now());
         let leaf = params.signed_by(&key, &self.issuer).expect("fixed parameters are valid").der().clone();
         self.issued.fetch_add(1, Ordering::Relaxed);
         IssuedLeaf { leaf, key }
@@ -162,7 +172,7 @@ impl TestCa {
     #[must_use]
     pub fn sign_csr(&self, csr_pem: &str, options: &IssueOptions) -> String {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).expect("a request of our own making");
-        csr.params = leaf_params(options);
+        csr.params = leaf_params(options, self.clock.now());
         self.issued.fetch_add(1, Ordering::Relaxed);
         pem(csr.signed_by(&self.issuer).expect("fixed parameters are valid").der())
     }
@@ -215,14 +225,14 @@ pub fn pem(der: &CertificateDer<'_>) -> String {
     pem
 }
 
-fn leaf_params(options: &IssueOptions) -> CertificateParams {
+fn leaf_params(options: &IssueOptions, now: SystemTime) -> CertificateParams {
     let name = |text: &String| text.as_str().try_into().expect("names in tests are ASCII");
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = options.uris.iter().map(|uri| SanType::URI(name(uri))).collect();
     params.subject_alt_names.extend(options.dns_names.iter().map(|dns| SanType::DnsName(name(dns))));
-    params.not_before = at(options.not_before_seconds).into();
-    params.not_after = at(options.not_after_seconds).into();
+    params.not_before = at(now, options.not_before_seconds).into();
+    params.not_after = at(now, options.not_after_seconds).into();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     if options.client_auth {
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
@@ -233,7 +243,7 @@ fn leaf_params(options: &IssueOptions) -> CertificateParams {
     params
 }
 
-fn at(seconds_from_now: i64) -> SystemTime {
-    let distance = Duration::from_secs(seconds_from_now.unsigned_abs());
-    if seconds_from_now < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+fn at(now: SystemTime, seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { now - distance } else { now + distance }
 }

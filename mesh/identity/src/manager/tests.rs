@@ -9,6 +9,7 @@ use super::*;
 use crate::testing::{TestCa, TokioClock};
 
 struct Scripted {
+    clock: TokioClock,
     ca: TestCa,
     calls: AtomicUsize,
     failing: AtomicUsize,
@@ -17,8 +18,10 @@ struct Scripted {
 
 impl Scripted {
     fn new(failing: usize, permits: usize) -> Arc<Self> {
+        let clock = TokioClock::start();
         Arc::new(Self {
-            ca: TestCa::new(),
+            clock,
+            ca: TestCa::with_clock(Arc::new(clock)),
             calls: AtomicUsize::new(0),
             failing: AtomicUsize::new(failing),
             gate: Arc::new(Semaphore::new(permits)),
@@ -48,7 +51,7 @@ fn web() -> Identity {
 }
 
 fn manager(source: &Arc<Scripted>) -> CertManager {
-    CertManager::spawn(source.clone(), Arc::new(TokioClock::start()))
+    CertManager::spawn(source.clone(), Arc::new(source.clock))
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,24 @@
+//! Waiting for a condition, never for a time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// Asks again and again until `check` succeeds, and returns what it found.
+///
+/// # Errors
+/// After `within`: the last reason, under `what`.
+pub fn eventually<T>(what: &str, within: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        match check() {
+            Ok(found) => return Ok(found),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("not within {:.1}s: {what}", within.as_secs_f64()));
+            }
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}
+
+const POLL: Duration = Duration::from_millis(50);
