@@ -1,1 +1,21 @@
-//! Being written.
+//! The control plane: Kubernetes objects in, workload and policy resources out, and the certificate authority.
+//!
+//! `source → world → translate → publish → xDS`; `ca` signs for whoever `auth` knows; `roots` and `status` write what
+//! the leader alone writes.
+
+pub mod auth;
+pub mod ca;
+pub mod cluster;
+pub mod config;
+pub mod debug;
+pub mod gate;
+pub mod lead;
+pub mod listen;
+pub mod metrics;
+pub mod publish;
+pub mod roots;
+pub mod run;
+pub mod source;
+pub mod status;
+pub mod translate;
+pub mod world;

@@ -30,7 +30,7 @@ fn both_versions_are_served_and_v1_is_stored() {
 fn schemas_are_structural() {
     for crd in mesh_api::crds::all() {
         let text = serde_json::to_string(&crd).unwrap();
-        for forbidden in ["$ref", "\"definitions\"", "anyOf"] {
+        for forbidden in ["$ref", "\"definitions\"", "anyOf", "\"default\""] {
             assert!(!text.contains(forbidden), "{:?} has {forbidden}", crd.metadata.name);
         }
     }

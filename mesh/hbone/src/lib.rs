@@ -1,1 +1,28 @@
-//! Being written.
+//! HBONE: a TCP connection inside an HTTP/2 CONNECT stream inside mutual TLS.
+//!
+//! Server and client side over any byte stream, a connection pool, the headers that describe the two ends, and
+//! [`H2Stream`], the tunnel's end as the relay sees it.
+//!
+//! # Source
+//! RFC 9113 section 8.5 (CONNECT) and the headers of Istio's ambient mode.
+
+pub mod baggage;
+pub mod client;
+pub mod error;
+pub mod forwarded;
+mod keepalive;
+pub mod pool;
+pub mod read_ahead;
+pub mod server;
+pub mod settings;
+pub mod stream;
+pub mod tls;
+pub mod traceparent;
+
+pub use baggage::Baggage;
+pub use error::{DialError, HboneError, OpenError};
+pub use forwarded::Forwarded;
+pub use pool::{Dialer, Pool, PoolKey};
+pub use server::{ConnectRequest, ServerConnection};
+pub use settings::Settings;
+pub use stream::H2Stream;

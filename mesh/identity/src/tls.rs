@@ -13,7 +13,7 @@ pub enum KeyExchange {
     #[default]
     Default,
     /// Only the post-quantum hybrid X25519MLKEM768 (`COMPLIANCE_POLICY=pqc`).
-    PostQuantumOnly,
+    PostQuantum,
 }
 
 /// Protocol versions between proxies: TLS 1.3 and nothing else.
@@ -29,7 +29,7 @@ pub fn provider(key_exchange: KeyExchange) -> Arc<CryptoProvider> {
     let mut provider = default_provider();
     provider.cipher_suites =
         vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256];
-    if key_exchange == KeyExchange::PostQuantumOnly {
+    if key_exchange == KeyExchange::PostQuantum {
         provider.kx_groups = vec![kx_group::X25519MLKEM768];
     }
     Arc::new(provider)
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn post_quantum_only_leaves_one_group() {
-        let groups: Vec<_> = provider(KeyExchange::PostQuantumOnly).kx_groups.iter().map(|g| g.name()).collect();
+        let groups: Vec<_> = provider(KeyExchange::PostQuantum).kx_groups.iter().map(|g| g.name()).collect();
         assert_eq!(groups, [NamedGroup::X25519MLKEM768]);
         let groups: Vec<_> = provider(KeyExchange::Default).kx_groups.iter().map(|g| g.name()).collect();
         assert_eq!(groups.first(), Some(&NamedGroup::X25519MLKEM768));

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A mount operation that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {path}: {source}")]
+#[error("{action} {path}")]
 pub struct MountError {
     /// What was tried, such as `binding /usr to`.
     pub action: String,
@@ -52,17 +52,12 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), MountError> {
 /// [`MountError`]; `EINVAL` when `path` is no mount point.
 pub fn read_only(path: &Path) -> Result<(), MountError> {
     let error = |source| failed("making read-only".to_owned(), path, source);
-    let name = CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| error(io::Error::from_raw_os_error(libc::EINVAL)))?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let name =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| error(io::Error::from_raw_os_error(libc::EINVAL)))?;
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    #[allow(unsafe_code)] // libc has no wrapper for this system call
     // SAFETY: mount_setattr(2): `name` is a NUL-terminated string and `attributes` a mount_attr of
     // the size given; both outlive the call.
-    #[allow(unsafe_code)] // libc has no wrapper for this system call
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -111,8 +106,7 @@ pub fn new_instance(kind: &str, target: &Path, options: &str) -> Result<(), Moun
 ///
 /// [`MountError`]; `EINVAL` when nothing is mounted there.
 pub fn detach(target: &Path) -> Result<(), MountError> {
-    umount2(target, MntFlags::MNT_DETACH)
-        .map_err(|error| failed("unmounting".to_owned(), target, error.into()))
+    umount2(target, MntFlags::MNT_DETACH).map_err(|error| failed("unmounting".to_owned(), target, error.into()))
 }
 
 /// Makes the mount point `root` the root of the calling process's mount namespace and drops the

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -12,35 +12,50 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Gives `fd` to the child that `command` starts, under the number `target` (3 or above).
+/// Gives `fd` to the child that `command` starts, under the number `target` (3 to 63).
 ///
 /// The descriptor is closed here when `command` is dropped.
-pub fn pass_fd(command: &mut Command, fd: OwnedFd, target: RawFd) {
-    debug_assert!(target > 2, "0, 1 and 2 are set with stdin(), stdout(), stderr()");
+///
+/// # Errors
+///
+/// `EINVAL` for another number, `EMFILE` when the process has no descriptor left.
+pub fn pass_fd(command: &mut Command, fd: OwnedFd, target: RawFd) -> io::Result<()> {
+    if !(3..PASSED_FROM).contains(&target) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // Out of the way of every target: else passing one descriptor could overwrite the next.
+    let source = duplicate_from(&fd, PASSED_FROM)?;
+    drop(fd);
     let hook = move || {
-        let source = fd.as_raw_fd();
-        let result = if source == target {
-            // SAFETY: fcntl(2) with F_SETFD takes no pointer; `source` is open, `fd` owns it.
-            #[allow(unsafe_code)] // see above
-            unsafe {
-                libc::fcntl(source, libc::F_SETFD, 0)
-            }
-        } else {
-            // SAFETY: dup2(2) takes no pointer; in the forked child nobody else owns `target`
-            // beyond the coming exec.
-            #[allow(unsafe_code)] // see above
-            unsafe {
-                libc::dup2(source, target)
-            }
-        };
+        #[allow(unsafe_code)] // the call has no safe wrapper
+        // SAFETY: dup2(2) takes no pointer; in the forked child nobody else owns `target` beyond
+        // the coming exec.
+        let result = unsafe { libc::dup2(source.as_raw_fd(), target) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };
-    // SAFETY: the hook only calls fcntl(2) or dup2(2), both async-signal-safe (signal-safety(7)),
-    // and allocates nothing.
     #[allow(unsafe_code)] // pre_exec has no safe form
+    // SAFETY: the hook only calls dup2(2), which is async-signal-safe (signal-safety(7)), and
+    // allocates nothing.
     unsafe {
         command.pre_exec(hook);
     }
+    Ok(())
+}
+
+/// Descriptors wait for their child at this number and above.
+const PASSED_FROM: RawFd = 64;
+
+/// A duplicate with a number of at least `from`, closed on exec.
+fn duplicate_from(fd: &OwnedFd, from: RawFd) -> io::Result<OwnedFd> {
+    #[allow(unsafe_code)] // the call has no safe wrapper
+    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes no pointer; `fd` is open.
+    let number = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from) };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    #[allow(unsafe_code)] // the call has no safe wrapper
+    // SAFETY: just made, so open and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Takes ownership of a descriptor that the parent left open under a fixed number.
@@ -52,14 +67,14 @@ pub fn pass_fd(command: &mut Command, fd: OwnedFd, target: RawFd) {
 ///
 /// `EBADF` when the parent left nothing there.
 pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    #[allow(unsafe_code)] // the call has no safe wrapper
     // SAFETY: fcntl(2) with F_SETFD takes no pointer and only fails on a closed descriptor.
-    #[allow(unsafe_code)] // see above
     let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
+    #[allow(unsafe_code)] // the call has no safe wrapper
     // SAFETY: open(checked above) and owned by nobody, as the caller promises to ask at start.
-    #[allow(unsafe_code)] // see above
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -73,30 +88,28 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
 ///
 /// ioctl_tty(2), `TIOCSCTTY`.
 pub fn set_controlling_terminal(fd: &impl AsFd) -> io::Result<()> {
+    #[allow(unsafe_code)] // the call has no safe wrapper
     // SAFETY: TIOCSCTTY takes an integer argument, no pointer; the descriptor is borrowed.
-    #[allow(unsafe_code)] // see above
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Replaces one of the standard descriptors (0, 1 or 2) by `fd`.
+/// Gives every signal its default effect and blocks none, for a process that is about to become
+/// another program: both are inherited, from whatever shell or runtime started the first one.
 ///
 /// # Errors
 ///
-/// The system's error; see dup2(2).
-pub fn replace_stdio(fd: OwnedFd, target: RawFd) -> io::Result<()> {
-    debug_assert!((0..=2).contains(&target), "only the standard descriptors are nobody's");
-    // SAFETY: dup2(2) takes no pointer; std treats 0, 1 and 2 as replaceable at any time.
-    #[allow(unsafe_code)] // see above
-    let result = unsafe { libc::dup2(fd.as_raw_fd(), target) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
+/// The system's error of sigprocmask(2).
+pub fn reset_signals() -> io::Result<()> {
+    for number in 1..=libc::SIGSYS {
+        #[allow(unsafe_code)] // the call has no safe wrapper
+        // SAFETY: signal(2) with SIG_DFL installs no handler; for SIGKILL and SIGSTOP it fails,
+        // which changes nothing.
+        unsafe {
+            libc::signal(number, libc::SIG_DFL);
+        }
     }
-    if fd.as_raw_fd() == target {
-        // The number stays open as the standard descriptor.
-        let _ = fd.into_raw_fd();
-    }
-    Ok(())
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Runs as the first process of a process id namespace until `main` ends; returns its exit code
@@ -198,7 +211,7 @@ mod tests {
         let (mut here, there) = UnixStream::pair().unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "read line <&3; echo got-$line >&3"]);
-        pass_fd(&mut command, there.into(), 3);
+        pass_fd(&mut command, there.into(), 3).unwrap();
         let mut child = command.spawn().unwrap();
         drop(command);
         here.write_all(b"ping\n").unwrap();
@@ -206,5 +219,31 @@ mod tests {
         here.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "got-ping\n");
         assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn two_descriptors_cannot_overwrite_each_other() {
+        let (first, to_first) = UnixStream::pair().unwrap();
+        let (second, to_second) = UnixStream::pair().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo three >&3; echo four >&4"]);
+        // Each passed under a number that the other may have here.
+        pass_fd(&mut command, to_first.into(), 3).unwrap();
+        pass_fd(&mut command, to_second.into(), 4).unwrap();
+        assert!(command.status().unwrap().success());
+        drop(command);
+        for (mut stream, expected) in [(first, "three\n"), (second, "four\n")] {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn only_numbers_below_the_waiting_room_can_be_targets() {
+        for target in [0, 2, PASSED_FROM] {
+            let (_, there) = UnixStream::pair().unwrap();
+            assert!(pass_fd(&mut Command::new("/bin/true"), there.into(), target).is_err(), "{target}");
+        }
     }
 }

@@ -176,9 +176,9 @@ const DESCRIPTORS_MAX: usize = 8;
 
 /// Hands a descriptor to the runtime's event loop.
 fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[allow(unsafe_code)] // the safe constructors are deprecated
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives and is never
     // swapped here, which is what `register` asks of its argument.
-    #[allow(unsafe_code)] // the safe constructors are deprecated
     let registered = unsafe { AsyncFd::register(fd) };
     registered.map_err(io::Error::from)
 }

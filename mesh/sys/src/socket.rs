@@ -87,15 +87,24 @@ impl TcpConnectOptions {
             keepalive.apply(&socket)?;
         }
         if let Some(source) = self.source {
-            set_transparent(&socket, source)?;
-            match source {
-                IpAddr::V4(_) => socket.set_freebind_v4(true)?,
-                IpAddr::V6(_) => socket.set_freebind_v6(true)?,
-            }
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+            spoof_source(&socket, source)?;
         }
         Ok(socket)
     }
+}
+
+/// Binds an unconnected socket to a source address that need not be of this host. The socket stays in the network
+/// namespace it was made in; the calling thread may be in another.
+///
+/// # Errors
+/// Without CAP_NET_ADMIN or CAP_NET_RAW in the socket's namespace, or when the address family differs.
+pub fn spoof_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    set_transparent(socket, source)?;
+    match source {
+        IpAddr::V4(_) => socket.set_freebind_v4(true)?,
+        IpAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
+    socket.bind(&SocketAddr::new(source, 0).into())
 }
 
 /// TCP keep-alive.
@@ -107,18 +116,24 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Unanswered probes that end the connection.
     pub retries: u32,
+    /// Data that stays unacknowledged for as long as all probes would take ends the connection, too (TCP_USER_TIMEOUT).
+    pub user_timeout: bool,
 }
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self { time: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 }
+        Self { time: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9, user_timeout: false }
     }
 }
 
 impl Keepalive {
     fn apply(&self, socket: &Socket) -> io::Result<()> {
         let settings = TcpKeepalive::new().with_time(self.time).with_interval(self.interval).with_retries(self.retries);
-        socket.set_tcp_keepalive(&settings)
+        socket.set_tcp_keepalive(&settings)?;
+        if self.user_timeout {
+            socket.set_tcp_user_timeout(Some(self.time + self.interval * self.retries))?;
+        }
+        Ok(())
     }
 }
 

@@ -18,22 +18,22 @@ use nix::unistd::{getegid, geteuid};
 pub enum IsolateError {
     /// The kernel does not let this user make a user namespace.
     #[error(
-        "this user may not create a user namespace ({source}): run as root, or allow it with \
-         `sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000` (on Ubuntu \
-         also `kernel.apparmor_restrict_unprivileged_userns=0`)"
+        "this user may not create a user namespace: run as root, or allow it with `sysctl -w \
+         kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000` (on Ubuntu also \
+         `kernel.apparmor_restrict_unprivileged_userns=0`)"
     )]
     UserNamespace {
         /// The system's answer.
         source: io::Error,
     },
     /// Root, but without the right to make namespaces (a plain container).
-    #[error("making network, mount and process namespaces: {source}")]
+    #[error("making namespaces")]
     Namespaces {
         /// The system's answer.
         source: io::Error,
     },
     /// The identity map was refused.
-    #[error("writing {file}: {source}")]
+    #[error("writing {file}")]
     IdentityMap {
         /// The file below `/proc/self`.
         file: &'static str,
@@ -42,8 +42,9 @@ pub enum IsolateError {
     },
 }
 
-/// Moves the calling, single-threaded process into new network, mount, IPC and host-name
-/// namespaces; its next children live in a new process id namespace.
+/// Moves the calling, single-threaded process into new network, IPC and host-name namespaces; its
+/// next children live in a new process id namespace. Mounts stay the host's, see
+/// [`separate_mounts`].
 ///
 /// Without privilege a user namespace is made first in which the caller is root (one user and one
 /// group are mapped). Returns whether that was needed.
@@ -52,11 +53,8 @@ pub enum IsolateError {
 ///
 /// See [`IsolateError`]; nothing has changed when the first step fails.
 pub fn isolate() -> Result<bool, IsolateError> {
-    let namespaces = CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
+    let namespaces =
+        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if geteuid().is_root() {
         match unshare(namespaces) {
             Ok(()) => return Ok(false),
@@ -75,7 +73,15 @@ pub fn isolate() -> Result<bool, IsolateError> {
     Ok(true)
 }
 
+/// Gives the calling process mounts of its own, which start as a copy.
+///
+/// # Errors
+///
+/// [`IsolateError::Namespaces`] without the right to do so.
+pub fn separate_mounts() -> Result<(), IsolateError> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| IsolateError::Namespaces { source: error.into() })
+}
+
 fn write_map(file: &'static str, line: &str) -> Result<(), IsolateError> {
-    fs::write(format!("/proc/self/{file}"), line)
-        .map_err(|source| IsolateError::IdentityMap { file, source })
+    fs::write(format!("/proc/self/{file}"), line).map_err(|source| IsolateError::IdentityMap { file, source })
 }

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -26,6 +28,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Serves `router` until `drain` completes, then closes the listener, lets running requests finish
 /// for at most [`DRAIN_TIMEOUT`] and returns.
 ///
+/// Handlers see the client's address as [`ConnectInfo`].
+///
 /// `drain` is any future: usually the one that waits for the process's drain signal.
 pub async fn serve<D>(listener: TcpListener, router: Router, drain: D)
 where
@@ -42,11 +46,11 @@ where
             accepted = accept(&listener, &permits) => accepted,
             _ = &mut drain => break,
         };
-        let Ok((stream, permit)) = accepted else {
+        let Ok((stream, peer, permit)) = accepted else {
             tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(ConnectInfo(peer))));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -64,13 +68,13 @@ where
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await.inspect_err(|error| {
+    let (stream, peer) = listener.accept().await.inspect_err(|error| {
         tracing::warn!(%error, "accepting an admin connection failed");
     })?;
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    Ok((stream, peer, permit))
 }
 
 #[cfg(test)]

@@ -3,31 +3,31 @@
 //! Field numbers and names are contracts with every other implementation of the same protocols.
 
 /// Incremental xDS (`envoy.service.discovery.v3`).
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)] // generated
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub, unused_qualifications)] // generated
 pub mod discovery {
     tonic::include_proto!("envoy.service.discovery.v3");
 }
 
 /// Workload discovery resources (`istio.workload`).
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)] // generated
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub, unused_qualifications)] // generated
 pub mod workload {
     tonic::include_proto!("istio.workload");
 }
 
 /// Layer-4 authorization resources (`istio.security`).
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)] // generated
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub, unused_qualifications)] // generated
 pub mod security {
     tonic::include_proto!("istio.security");
 }
 
 /// Certificate signing (`istio.v1.auth`).
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)] // generated
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub, unused_qualifications)] // generated
 pub mod ca {
     tonic::include_proto!("istio.v1.auth");
 }
 
 /// Node agent to node proxy (`istio.workload.zds`).
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)] // generated
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub, unused_qualifications)] // generated
 pub mod zds {
     tonic::include_proto!("istio.workload.zds");
 }

@@ -75,6 +75,7 @@ pub enum Action {
 
 /// Names an extension provider of the mesh configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["name"]))]
 #[serde(default)]
 pub struct Provider {
     /// Name of the provider.
@@ -83,6 +84,7 @@ pub struct Provider {
 
 /// Names an object of the policy's own namespace that the policy attaches to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["kind", "name"]))]
 #[serde(default)]
 pub struct TargetRef {
     /// API group; empty or `core` for Service.
@@ -210,6 +212,7 @@ pub struct Operation {
 
 /// One entry of [`Rule::when`]: an attribute and the values it may or must not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["key"]))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
     /// Name of the attribute, for example `source.ip`.

@@ -45,6 +45,20 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         timeout: u64,
     },
+    /// As many GET requests as each worker can make, one after the other; prints a JSON summary.
+    Closed {
+        /// What to request.
+        url: Uri,
+        /// Workers; each has one connection.
+        #[arg(long, default_value_t = 1)]
+        workers: u32,
+        /// Seconds to run.
+        #[arg(long, default_value_t = 5)]
+        duration: u64,
+        /// A new connection for each request.
+        #[arg(long)]
+        new_connections: bool,
+    },
     /// One GET request; prints the answer's body. Fails unless it is a 200.
     Get {
         /// What to request.
@@ -90,6 +104,10 @@ async fn main() -> Result<()> {
             say(&serde_json::to_string(&summary)?)?;
             ensure!(summary.failed == 0, "{} of {} requests failed", summary.failed, summary.requests);
             return Ok(());
+        }
+        Command::Closed { url, workers, duration, new_connections } => {
+            let plan = Plan { url, new_connections, timeout: Duration::from_secs(5) };
+            closed(plan, workers, Duration::from_secs(duration)).await?
         }
         Command::Get { url, timeout } => {
             let plan = Plan { url, new_connections: true, timeout: Duration::from_secs(timeout) };
@@ -231,6 +249,31 @@ async fn steady(plan: Plan, rps: f64, workers: u32, duration_s: u64) -> Result<S
         }
     }
     Ok(summarise(&all))
+}
+
+async fn closed(plan: Plan, workers: u32, duration: Duration) -> Result<String> {
+    ensure!(workers > 0, "--workers must be more than 0");
+    let started = Instant::now();
+    let runs = (0..workers).map(|_| {
+        let plan = plan.clone();
+        tokio::spawn(async move {
+            let (mut kept, mut samples) = (None, Vec::new());
+            while started.elapsed() < duration {
+                let begun = Instant::now();
+                let error = plan.request(&mut kept).await.err().map(|error| format!("{error:#}"));
+                samples.push(Sample { at: begun - started, took: begun.elapsed(), error });
+            }
+            samples
+        })
+    });
+    let samples: Vec<Sample> =
+        futures::future::try_join_all(runs.collect::<Vec<_>>()).await?.into_iter().flatten().collect();
+    let per_second = samples.len() as f64 / started.elapsed().as_secs_f64();
+    let mut summary = serde_json::to_value(summarise(&samples))?;
+    if let Some(fields) = summary.as_object_mut() {
+        fields.insert("per_second".to_owned(), per_second.into());
+    }
+    Ok(summary.to_string())
 }
 
 fn summarise(samples: &[Sample]) -> Summary {

@@ -1,0 +1,218 @@
+//! Settings of the process: flags, then environment, then defaults. Every mistake is reported, not only the first.
+
+mod flags;
+pub mod mesh;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_api::labels;
+use mesh_core::duration;
+use mesh_core::env::{Env, parse_bool};
+use mesh_core::names::NamespacedName;
+
+pub use flags::{Cli, Command, DiscoveryFlags};
+
+use crate::ca::authority::Lifetimes;
+use crate::publish::Debounce;
+
+/// Effective settings. Holds no secret.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// DNS suffix of services. `--domain`.
+    pub domain: String,
+    /// Name of the own cluster. `--clusterID`, `CLUSTER_ID`.
+    pub cluster_id: String,
+    /// Other names of the own cluster. `--clusterAliases`.
+    pub cluster_aliases: Vec<String>,
+    /// Mesh configuration to use while there is no ConfigMap. `--meshConfig`.
+    pub mesh_config_file: PathBuf,
+    /// Readiness and debugging. `--httpAddr`.
+    pub http_addr: String,
+    /// Metrics and debugging. `--monitoringAddr`.
+    pub monitoring_addr: String,
+    /// Plaintext xDS; not served unless asked for. `--grpcAddr`.
+    pub grpc_addr: Option<String>,
+    /// xDS and CA over TLS. `--secureGRPCAddr`.
+    pub secure_grpc_addr: String,
+    /// How long open work may take to end. `--shutdownDuration`.
+    pub shutdown: Duration,
+    /// Pings to idle clients. `--keepaliveInterval`, `--keepaliveTimeout`.
+    pub keepalive: (Duration, Duration),
+    /// Streams are ended after this time, so that clients spread over replicas. `--keepaliveMaxServerConnectionAge`.
+    pub max_connection_age: Option<Duration>,
+    /// Log filter. `--log_output_level`.
+    pub log_filter: String,
+    /// Log lines as JSON. `--log_as_json`.
+    pub log_json: bool,
+    /// Own namespace. `POD_NAMESPACE`.
+    pub namespace: String,
+    /// Own name, which is the identity in leader elections. `POD_NAME`.
+    pub pod_name: String,
+    /// Own revision. `REVISION`.
+    pub revision: String,
+    /// Debounce of changes. `PILOT_DEBOUNCE_AFTER`, `PILOT_DEBOUNCE_MAX`.
+    pub debounce: Debounce,
+    /// Responses built at the same time. `PILOT_PUSH_THROTTLE`.
+    pub push_throttle: usize,
+    /// New streams a second. `PILOT_MAX_REQUESTS_PER_SECOND`.
+    pub streams_per_second: usize,
+    /// Whether xDS over TLS is authenticated. `XDS_AUTH`.
+    pub xds_auth: bool,
+    /// Whether a node must be of its caller's namespace. `PILOT_ENABLE_XDS_IDENTITY_CHECK`.
+    pub identity_check: bool,
+    /// Audiences of tokens. `TOKEN_AUDIENCES`.
+    pub audiences: Vec<String>,
+    /// Accounts that may impersonate the pods of their node. `CA_TRUSTED_NODE_ACCOUNTS`.
+    pub trusted_node_accounts: Vec<NamespacedName>,
+    /// Lifetimes of certificates. `DEFAULT_WORKLOAD_CERT_TTL`, `MAX_WORKLOAD_CERT_TTL`.
+    pub lifetimes: Lifetimes,
+    /// Folder of plugged-in key material. `ROOT_CA_DIR`.
+    pub root_ca_dir: PathBuf,
+    /// Whether the set of roots may change. `ISTIO_MULTIROOT_MESH`.
+    pub multi_root: bool,
+    /// Further names of the serving certificate. `ISTIOD_CUSTOM_HOST`.
+    pub custom_hosts: Vec<String>,
+    /// Whether status is written. `AMBIENT_ENABLE_STATUS`.
+    pub status: bool,
+    /// Whether writers elect a leader, or always write. `ENABLE_LEADER_ELECTION`.
+    pub leader_election: bool,
+    /// Whether dry-run policies are sent. `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
+    pub dry_run: bool,
+    /// Whether `/debug` is served on the readiness port too. `ENABLE_DEBUG_ON_HTTP`.
+    pub debug_on_http: bool,
+    /// Accepted settings that have no effect, to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// Every setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", problems.join("; "))]
+pub struct ConfigError {
+    /// One sentence a setting.
+    pub problems: Vec<String>,
+}
+
+impl Config {
+    /// Puts the settings together.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn new(flags: &DiscoveryFlags, env: &Env, cpus: usize) -> Result<Self, ConfigError> {
+        let mut read = Reader { env, problems: Vec::new() };
+        let throttle = (15 + 5 * cpus).min(100);
+        let text = |name: &str, default: &str| env.get(name).filter(|text| !text.is_empty()).unwrap_or(default).to_owned();
+        let config = Self {
+            domain: flags.domain.trim_start_matches('.').to_owned(),
+            cluster_id: flags.cluster_id.clone().unwrap_or_else(|| text("CLUSTER_ID", "Kubernetes")),
+            cluster_aliases: flags.cluster_aliases.clone(),
+            mesh_config_file: flags.mesh_config.clone(),
+            http_addr: flags.http_addr.clone(),
+            monitoring_addr: flags.monitoring_addr.clone(),
+            grpc_addr: flags.grpc_addr.clone().filter(|addr| !addr.is_empty()),
+            secure_grpc_addr: flags.secure_grpc_addr.clone(),
+            shutdown: read.flag_duration("--shutdownDuration", &flags.shutdown_duration),
+            keepalive: (
+                read.flag_duration("--keepaliveInterval", &flags.keepalive_interval),
+                read.flag_duration("--keepaliveTimeout", &flags.keepalive_timeout),
+            ),
+            max_connection_age: flags
+                .keepalive_max_server_connection_age
+                .as_ref()
+                .map(|text| read.flag_duration("--keepaliveMaxServerConnectionAge", text)),
+            log_filter: flags::log_filter(&flags.log_output_level),
+            log_json: flags.log_as_json,
+            namespace: text("POD_NAMESPACE", labels::SYSTEM_NAMESPACE),
+            pod_name: text("POD_NAME", "istiod"),
+            revision: text("REVISION", "default"),
+            debounce: Debounce {
+                after: read.duration("PILOT_DEBOUNCE_AFTER", "100ms"),
+                max: read.duration("PILOT_DEBOUNCE_MAX", "10s"),
+            },
+            push_throttle: read.count("PILOT_PUSH_THROTTLE", throttle),
+            streams_per_second: read.count("PILOT_MAX_REQUESTS_PER_SECOND", throttle),
+            xds_auth: read.bool("XDS_AUTH", true),
+            identity_check: read.bool("PILOT_ENABLE_XDS_IDENTITY_CHECK", true),
+            audiences: list(&text("TOKEN_AUDIENCES", "istio-ca")),
+            trusted_node_accounts: read.accounts("CA_TRUSTED_NODE_ACCOUNTS"),
+            lifetimes: Lifetimes {
+                default: read.duration("DEFAULT_WORKLOAD_CERT_TTL", "24h"),
+                max: read.duration("MAX_WORKLOAD_CERT_TTL", "2160h"),
+            },
+            root_ca_dir: text("ROOT_CA_DIR", "/etc/cacerts").into(),
+            multi_root: read.bool("ISTIO_MULTIROOT_MESH", false),
+            custom_hosts: list(&text("ISTIOD_CUSTOM_HOST", "")),
+            status: read.bool("AMBIENT_ENABLE_STATUS", true),
+            leader_election: read.bool("ENABLE_LEADER_ELECTION", true),
+            dry_run: read.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", false),
+            debug_on_http: read.bool("ENABLE_DEBUG_ON_HTTP", true),
+            warnings: warnings(flags, env),
+        };
+        if config.lifetimes.default > config.lifetimes.max {
+            read.problems.push("DEFAULT_WORKLOAD_CERT_TTL is longer than MAX_WORKLOAD_CERT_TTL".to_owned());
+        }
+        if read.problems.is_empty() { Ok(config) } else { Err(ConfigError { problems: read.problems }) }
+    }
+}
+
+/// Reads settings and collects what is wrong with them.
+struct Reader<'a> {
+    env: &'a Env,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn value<T>(&mut self, name: &str, default: T, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        let Some(text) = self.env.get(name).filter(|text| !text.is_empty()) else { return default };
+        parse(text).unwrap_or_else(|| {
+            self.problems.push(format!("{name}={text:?}: expected {expected}"));
+            default
+        })
+    }
+
+    fn bool(&mut self, name: &str, default: bool) -> bool {
+        self.value(name, default, "true or false", parse_bool)
+    }
+
+    /// A positive number; 0 means the default.
+    fn count(&mut self, name: &str, default: usize) -> usize {
+        let count = self.value(name, 0, "a number of 0 or more", |text| text.parse().ok());
+        if count == 0 { default } else { count }
+    }
+
+    fn duration(&mut self, name: &str, default: &str) -> Duration {
+        let default = duration::parse(default).unwrap_or_default();
+        self.value(name, default, "a duration such as 100ms or 24h", |text| duration::parse(text).ok())
+    }
+
+    fn flag_duration(&mut self, name: &str, text: &str) -> Duration {
+        duration::parse(text).unwrap_or_else(|_| {
+            self.problems.push(format!("{name}={text:?}: expected a duration such as 10s or 30m"));
+            Duration::ZERO
+        })
+    }
+
+    fn accounts(&mut self, name: &str) -> Vec<NamespacedName> {
+        let parse = |text: &str| list(text).iter().map(|one| one.parse().ok()).collect::<Option<Vec<_>>>();
+        self.value(name, Vec::new(), "a list of namespace/account", parse)
+    }
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect()
+}
+
+/// What is accepted for compatibility and has no effect.
+fn warnings(flags: &DiscoveryFlags, env: &Env) -> Vec<String> {
+    let mut warnings = flags.without_effect();
+    let elsewhere = [("PILOT_ENABLE_AMBIENT", "ambient is always on"), ("PILOT_CERT_PROVIDER", "only istiod is supported")];
+    for (name, reason) in elsewhere {
+        let ours = env.get(name).is_none_or(|value| matches!(value, "true" | "istiod" | ""));
+        if !ours {
+            warnings.push(format!("{name} has no effect: {reason}"));
+        }
+    }
+    warnings
+}

@@ -1,0 +1,88 @@
+//! Settings and their mistakes.
+
+use clap::Parser;
+
+use super::*;
+
+fn flags(args: &[&str]) -> Result<DiscoveryFlags, String> {
+    let args = ["istiod", "discovery"].into_iter().chain(args.iter().copied());
+    let Command::Discovery(flags) = Cli::try_parse_from(args).map_err(|error| error.to_string())?.command;
+    Ok(*flags)
+}
+
+fn config(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
+    let env: Env = env.iter().copied().collect();
+    Config::new(&flags(args)?, &env, 2).map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults() {
+    let config = config(&[], &[]).unwrap();
+    assert_eq!((config.cluster_id.as_str(), config.namespace.as_str()), ("Kubernetes", "istio-system"));
+    assert_eq!(config.debounce, Debounce { after: Duration::from_millis(100), max: Duration::from_secs(10) });
+    assert_eq!((config.push_throttle, config.streams_per_second), (25, 25));
+    assert_eq!((config.grpc_addr, config.secure_grpc_addr.as_str()), (None, ":15012"));
+    assert_eq!(config.log_filter, "info");
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_arguments_of_the_chart_are_understood() {
+    let args = [
+        "--monitoringAddr=:15014",
+        "--log_output_level=default:info,ads:debug",
+        "--domain",
+        "cluster.local",
+        "--keepaliveMaxServerConnectionAge",
+        "30m",
+        "--log_as_json",
+    ];
+    let env = [("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel, other/zt"), ("POD_NAMESPACE", "mesh"), ("CLUSTER_ID", "c1")];
+    let config = config(&args, &env).unwrap();
+    assert_eq!(config.max_connection_age, Some(Duration::from_secs(1800)));
+    assert_eq!(config.log_filter, "info,ads=debug");
+    assert_eq!(config.trusted_node_accounts[1], NamespacedName::new("other", "zt"));
+    assert_eq!((config.namespace.as_str(), config.cluster_id.as_str()), ("mesh", "c1"));
+}
+
+#[test]
+fn every_mistake_is_reported() {
+    let env = [("PILOT_DEBOUNCE_AFTER", "soon"), ("XDS_AUTH", "yes"), ("CA_TRUSTED_NODE_ACCOUNTS", "ztunnel")];
+    let error = config(&["--shutdownDuration=x"], &env).unwrap_err();
+    for part in ["PILOT_DEBOUNCE_AFTER=\"soon\"", "XDS_AUTH=\"yes\"", "CA_TRUSTED_NODE_ACCOUNTS=\"ztunnel\"", "--shutdownDuration=\"x\""] {
+        assert!(error.contains(part), "{part} is missing from {error}");
+    }
+}
+
+#[test]
+fn unknown_flags_are_refused_and_idle_ones_are_told() {
+    assert!(flags(&["--bogus"]).unwrap_err().contains("--bogus"));
+    let warnings = config(&["--httpsAddr=:15017"], &[("PILOT_ENABLE_AMBIENT", "false")]).unwrap().warnings;
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].contains("--httpsAddr has no effect"));
+}
+
+#[test]
+fn mesh_configuration() {
+    let config = config(&[], &[]).unwrap();
+    let (settings, others) = mesh::settings("", &config).unwrap();
+    assert_eq!(settings, crate::world::MeshSettings::default());
+    assert!(others.is_empty());
+    let text = "trustDomain: td.acme\nrootNamespace: root\npromises: {l7DenyAtL4: reference}\naccessLogFile: /dev/stdout\n\
+                discoverySelectors: [{matchLabels: {mesh: 'on'}}]\n";
+    let (settings, others) = mesh::settings(text, &config).unwrap();
+    assert_eq!((settings.trust_domain.as_str(), &*settings.root_namespace), ("td.acme", "root"));
+    assert!(!settings.l7_deny_at_l4);
+    assert_eq!(settings.discovery_selectors.len(), 1);
+    assert_eq!(others, ["accessLogFile"]);
+    for (text, part) in [
+        ("trustDomain: a/b", "trustDomain"),
+        ("promises: {fast: strict}", "\"fast\" is unknown"),
+        ("promises: {l7DenyAtL4: maybe}", "maybe"),
+        ("discoverySelectors: 3", "discoverySelectors"),
+        (": : :", ""),
+    ] {
+        let error = mesh::settings(text, &config).unwrap_err().to_string();
+        assert!(error.contains(part), "{part} is missing from {error}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Who may open an xDS stream, and as which node.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mesh_wire::discovery::Node;
+use mesh_xds::server::Gatekeeper;
+use prost_types::value::Kind;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::auth::{Authenticator, Caller, TokenReviewer};
+use crate::ca::service::unauthenticated;
+
+/// Admits streams to one listener.
+#[derive(Debug)]
+pub struct Gate<R> {
+    /// Who reviews tokens; none on a listener without authentication.
+    pub authenticator: Option<Arc<Authenticator<R>>>,
+    /// Whether a node must be of its caller's namespace (and account, when it names one).
+    pub identity_check: bool,
+    /// New streams, over all listeners.
+    pub limiter: Arc<RateLimiter>,
+}
+
+impl<R: TokenReviewer> Gatekeeper for Gate<R> {
+    /// None on a listener without authentication.
+    type Caller = Option<Caller>;
+
+    async fn admit(&self, headers: &http::HeaderMap, _extensions: &http::Extensions) -> Result<Option<Caller>, Status> {
+        match self.limiter.take(Instant::now()) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(Status::resource_exhausted("too many new streams, try again later")),
+        }
+        match &self.authenticator {
+            None => Ok(None),
+            Some(authenticator) => match authenticator.authenticate(headers).await {
+                Ok(caller) => Ok(Some(caller)),
+                Err(error) => Err(unauthenticated(&error)),
+            },
+        }
+    }
+
+    fn check(&self, caller: &Option<Caller>, node: &Node) -> Result<(), Status> {
+        let claimed = NodeId::parse(node).map_err(Status::invalid_argument)?;
+        match caller {
+            Some(caller) if self.identity_check => claimed.belongs_to(caller).map_err(|reason| {
+                tracing::warn!(node = node.id, reason, "node refused");
+                Status::permission_denied(reason)
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a node says of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct NodeId {
+    namespace: String,
+    service_account: Option<String>,
+}
+
+impl NodeId {
+    /// Reads `type~ip~pod.namespace~domain` and metadata.
+    fn parse(node: &Node) -> Result<Self, String> {
+        let parts: Vec<_> = node.id.split('~').collect();
+        let [kind, ip, name, _domain] = parts.as_slice() else {
+            return Err(format!("node id {:?}: expected type~ip~name.namespace~domain", node.id));
+        };
+        if !NODE_TYPES.contains(kind) {
+            return Err(format!("node id {:?}: type {kind:?} is unknown, expected one of {}", node.id, NODE_TYPES.join(", ")));
+        }
+        let text = |key: &str| match &node.metadata.as_ref()?.fields.get(key)?.kind {
+            Some(Kind::StringValue(text)) if !text.is_empty() => Some(text.clone()),
+            _ => None,
+        };
+        let told = text("INSTANCE_IPS");
+        let valid = |one: &str| one.trim().parse::<std::net::IpAddr>().is_ok();
+        if !told.as_deref().is_some_and(|ips| ips.split(',').any(valid)) && !valid(ip) {
+            return Err(format!("node id {:?}: {ip:?} is no address", node.id));
+        }
+        let namespace = text("NAMESPACE").or_else(|| name.rsplit_once('.').map(|(_, namespace)| namespace.to_owned()));
+        Ok(Self { namespace: namespace.unwrap_or_default(), service_account: text("SERVICE_ACCOUNT") })
+    }
+
+    fn belongs_to(&self, caller: &Caller) -> Result<(), String> {
+        if self.namespace != *caller.namespace {
+            return Err(format!("node of namespace {:?}, caller of namespace {:?}", self.namespace, caller.namespace));
+        }
+        match &self.service_account {
+            Some(account) if **account != *caller.service_account => {
+                Err(format!("node of service account {account:?}, caller is {:?}", caller.service_account))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A token bucket that lets callers wait a little.
+#[derive(Debug)]
+pub struct RateLimiter {
+    /// Time that one token takes to come.
+    interval: Duration,
+    /// When the bucket was, or will be, empty.
+    empty_at: Mutex<Option<Instant>>,
+}
+
+impl RateLimiter {
+    /// So many a second, and as many at once.
+    pub fn new(per_second: usize) -> Self {
+        let per_second = u32::try_from(per_second).unwrap_or(u32::MAX).max(1);
+        Self { interval: Duration::from_secs(1) / per_second, empty_at: Mutex::new(None) }
+    }
+
+    /// How long to wait for a turn, or none when that would be too long.
+    pub fn take(&self, now: Instant) -> Option<Duration> {
+        let mut empty_at = self.empty_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full bucket holds a second's worth.
+        let start = empty_at.map_or(now, |at| at.max(now));
+        let next = start + self.interval;
+        let wait = next.saturating_duration_since(now + BURST);
+        if wait > WAIT_MAX {
+            return None;
+        }
+        *empty_at = Some(next);
+        Some(wait)
+    }
+}
+
+const NODE_TYPES: [&str; 4] = ["sidecar", "router", "waypoint", "ztunnel"];
+/// Tokens of this time may be taken at once.
+const BURST: Duration = Duration::from_secs(1);
+/// A new stream waits at most this long.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
+        let value = |text: &str| prost_types::Value { kind: Some(Kind::StringValue(text.into())) };
+        let fields = metadata.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect();
+        Node { id: id.into(), metadata: Some(prost_types::Struct { fields }), ..Node::default() }
+    }
+
+    fn outcome(id: &str, metadata: &[(&str, &str)]) -> Result<(), String> {
+        let caller = Caller { namespace: "ns-a".into(), service_account: "sa1".into(), pod: None };
+        NodeId::parse(&node(id, metadata))?.belongs_to(&caller)
+    }
+
+    #[test]
+    fn row_11_a_node_of_another_namespace_is_refused() {
+        let error = outcome("ztunnel~1.1.1.1~zt.ns-b~ns-b.svc.cluster.local", &[]).unwrap_err();
+        assert!(error.contains("\"ns-b\"") && error.contains("\"ns-a\""), "{error}");
+        assert!(outcome("ztunnel~1.1.1.1~zt.x.ns-a~ns-a.svc", &[]).is_ok());
+        assert!(outcome("ztunnel~1.1.1.1~zt.ns-a~ns-a.svc", &[("NAMESPACE", "ns-b")]).is_err());
+        assert!(outcome("ztunnel~1.1.1.1~zt.ns-b~x", &[("NAMESPACE", "ns-a"), ("SERVICE_ACCOUNT", "sa1")]).is_ok());
+        assert!(outcome("ztunnel~1.1.1.1~zt.ns-a~x", &[("SERVICE_ACCOUNT", "sa2")]).unwrap_err().contains("\"sa2\""));
+    }
+
+    #[test]
+    fn malformed_node_ids_are_named() {
+        for (id, part) in [("", "expected type~ip"), ("a~b~c", "expected type~ip"), ("envoy~1.1.1.1~a.b~c", "\"envoy\""), ("ztunnel~x~a.b~c", "\"x\"")] {
+            let error = NodeId::parse(&node(id, &[])).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(NodeId::parse(&node("ztunnel~~a.b~c", &[("INSTANCE_IPS", "10.0.0.1,fd00::1")])).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_then_callers_wait_then_they_are_refused() {
+        let limiter = RateLimiter::new(10);
+        let now = Instant::now();
+        let waits: Vec<_> = (0..25).map(|_| limiter.take(now)).collect();
+        assert!(waits[..10].iter().all(|wait| *wait == Some(Duration::ZERO)));
+        assert_eq!(waits[10], Some(Duration::from_millis(100)));
+        assert_eq!(waits[19], Some(Duration::from_secs(1)));
+        assert!(waits[20..].iter().all(Option::is_none));
+        assert_eq!(limiter.take(now + Duration::from_secs(5)), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,165 @@
+//! From changes to pushes: bursts are gathered, the model recomputes, the hub tells the proxies.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_core::names::NamespacedName;
+use mesh_telemetry::ready::Task;
+use mesh_wire::type_url;
+use mesh_xds::server::{Backing, Hub, Resource, TypeSpec};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::translate::{Model, PolicyStatus};
+use crate::world::{Change, Kind};
+
+/// The types that node proxies ask for. Policies come before, and leave after, the workloads that name them.
+pub const TYPES: [TypeSpec; 3] = [
+    TypeSpec { url: type_url::AUTHORIZATION, backing: Backing::Own, after: None },
+    TypeSpec { url: type_url::ADDRESS, backing: Backing::Own, after: Some(type_url::AUTHORIZATION) },
+    TypeSpec {
+        url: type_url::WORKLOAD,
+        backing: Backing::View { of: type_url::ADDRESS, project: inner_workload },
+        after: Some(type_url::AUTHORIZATION),
+    },
+];
+
+/// When gathered changes are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debounce {
+    /// Quiet time that ends a burst.
+    pub after: Duration,
+    /// Longest wait, however busy it is.
+    pub max: Duration,
+}
+
+impl Debounce {
+    /// The quiet time that a batch of this size waits for. A few lone changes need not wait for a burst that does not
+    /// come: a policy reaches its proxies within milliseconds, fifty pods that start together still are one push.
+    fn quiet(self, changes: usize) -> Duration {
+        if changes <= FEW { self.after / EAGER_FRACTION } else { self.after }
+    }
+}
+
+/// Judgements about policies, as the status writer gets them.
+pub type Statuses = Arc<BTreeMap<NamespacedName, PolicyStatus>>;
+
+/// Owns the write side of the model.
+#[derive(Debug)]
+pub struct Publisher {
+    /// Shared with readers: the authority, debugging.
+    pub model: Arc<RwLock<Model>>,
+    /// Tells the proxies.
+    pub hub: Arc<Hub>,
+    /// What sources tell.
+    pub changes: mpsc::Receiver<Change>,
+    /// Kinds that must be complete before anything is published.
+    pub awaited: BTreeSet<Kind>,
+    /// Done with the first publication.
+    pub ready: Option<Task>,
+    /// When to publish.
+    pub debounce: Debounce,
+    /// Judgements about policies.
+    pub statuses: watch::Sender<Statuses>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Number of publications.
+    pub published: u64,
+}
+
+impl Publisher {
+    /// Runs until every source is gone.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while self.changes.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let first = Instant::now();
+            let mut size = batch.len();
+            self.apply(&mut batch);
+            loop {
+                let due = (Instant::now() + self.debounce.quiet(size)).min(first + self.debounce.max);
+                match tokio::time::timeout_at(due, self.changes.recv_many(&mut batch, BATCH_MAX)).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(more) => {
+                        size += more;
+                        self.apply(&mut batch);
+                        if Instant::now() >= first + self.debounce.max {
+                            break;
+                        }
+                    }
+                }
+            }
+            if self.awaited.is_empty() {
+                self.metrics.debounced(first.elapsed());
+                self.publish();
+            }
+        }
+    }
+
+    fn apply(&mut self, batch: &mut Vec<Change>) {
+        let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        for change in batch.drain(..) {
+            match &change {
+                Change::Synced(kind) => {
+                    self.awaited.remove(kind);
+                }
+                Change::Broken { kind, key, reason, .. } => {
+                    self.metrics.unreadable(*kind);
+                    tracing::warn!(kind = kind.name(), object = %key, reason, "object cannot be read and is left as it was");
+                }
+                _ => {}
+            }
+            model.apply(change);
+        }
+    }
+
+    fn publish(&mut self) {
+        let (delta, statuses, services) = {
+            let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+            let delta = model.flush();
+            let statuses = (!delta.statuses.is_empty()).then(|| Arc::new(model.statuses().clone()));
+            (delta, statuses, model.world().service_count())
+        };
+        self.metrics.services(services);
+        if !delta.changes.is_empty() {
+            self.published += 1;
+            let version = format!("{}/{}", jiff::Timestamp::now().strftime("%FT%TZ"), self.published);
+            tracing::debug!(version, resources = delta.changes.len(), "publishing");
+            self.metrics.triggered();
+            self.hub.publish(version.into(), &delta.changes);
+        }
+        if let Some(statuses) = statuses {
+            self.statuses.send_replace(statuses);
+        }
+        if let Some(ready) = self.ready.take() {
+            tracing::info!(services, "the cluster is read, accepting proxies");
+            self.hub.set_ready(true);
+            ready.done();
+        }
+    }
+}
+
+/// The workload inside an Address, for clients that ask for workloads only.
+///
+/// An Address holds exactly one field: a key byte, a length, and the workload or service.
+fn inner_workload(resource: &Resource) -> Option<Bytes> {
+    let mut body = resource.body.clone();
+    if resource.is_group {
+        return None;
+    }
+    let (_, _) = prost::encoding::decode_key(&mut body).ok()?;
+    let length = prost::encoding::decode_varint(&mut body).ok()?;
+    (u64::try_from(body.len()).ok()? == length).then_some(body)
+}
+
+/// Changes that are taken from the queue at once.
+const BATCH_MAX: usize = 512;
+/// Up to this many changes count as lone ones.
+const FEW: usize = 8;
+/// Lone changes wait for this part of the quiet time.
+const EAGER_FRACTION: u32 = 10;

@@ -1,0 +1,113 @@
+//! Bursts, lone changes, and what is held back until everything is known.
+
+use mesh_core::names::NamespacedName;
+use mesh_telemetry::ready::Readiness;
+use mesh_wire::workload::Workload;
+use mesh_xds::server::{HubOptions, Observer};
+use prost::Message;
+
+use super::*;
+use crate::world::{Object, Pod};
+
+fn pod(name: &str) -> Change {
+    Change::Upsert(Object::Pod(Pod {
+        key: NamespacedName::new("ns", name),
+        uid: name.into(),
+        service_account: "sa".into(),
+        node: "n".into(),
+        labels: Default::default(),
+        workload_name: name.into(),
+        ips: [std::net::IpAddr::from([10, 0, 0, 1])].into(),
+        ready: true,
+        host_network: false,
+        redirected: false,
+        ports: Box::default(),
+    }))
+}
+
+struct Bench {
+    changes: mpsc::Sender<Change>,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+}
+
+fn start(awaited: &[Kind]) -> Bench {
+    let metrics = Arc::new(Metrics::new(&mesh_telemetry::metrics::Registry::new()));
+    let observer: Box<dyn Observer> = Box::new(crate::metrics::HubMetrics(metrics.clone()));
+    let hub = Hub::new(&TYPES, HubOptions::default(), observer);
+    let (changes, receiver) = mpsc::channel(1024);
+    let readiness = Readiness::new();
+    let publisher = Publisher {
+        model: Arc::default(),
+        hub: hub.clone(),
+        changes: receiver,
+        awaited: awaited.iter().copied().collect(),
+        ready: Some(readiness.register("discovery")),
+        debounce: Debounce { after: Duration::from_millis(100), max: Duration::from_secs(10) },
+        statuses: watch::channel(Statuses::default()).0,
+        metrics: metrics.clone(),
+        published: 0,
+    };
+    tokio::spawn(publisher.run());
+    Bench { changes, hub, metrics, readiness }
+}
+
+async fn wait(milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_14_fifty_pods_within_60_ms_are_one_push() {
+    let bench = start(&[]);
+    for number in 0..50 {
+        bench.changes.send(pod(&format!("p{number}"))).await.unwrap();
+        wait(1).await;
+    }
+    assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 0);
+    wait(150).await;
+    assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 50);
+    assert_eq!(bench.metrics.push_triggers(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_change_does_not_wait_for_a_burst() {
+    let bench = start(&[]);
+    bench.changes.send(pod("p")).await.unwrap();
+    wait(15).await;
+    assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_that_never_ends_is_published_in_between() {
+    let bench = start(&[]);
+    for number in 0..600 {
+        bench.changes.send(pod(&format!("p{number}"))).await.unwrap();
+        wait(20).await;
+    }
+    assert!(bench.metrics.push_triggers() >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_published_before_everything_is_known() {
+    let bench = start(&[Kind::Pod, Kind::Service]);
+    bench.changes.send(pod("p")).await.unwrap();
+    bench.changes.send(Change::Synced(Kind::Pod)).await.unwrap();
+    wait(500).await;
+    assert!(!bench.hub.is_ready() && bench.readiness.pending() == ["discovery"]);
+    assert!(bench.hub.resources(type_url::ADDRESS).is_empty());
+    bench.changes.send(Change::Synced(Kind::Service)).await.unwrap();
+    wait(500).await;
+    assert!(bench.hub.is_ready() && bench.readiness.pending().is_empty());
+    assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_clients_get_the_workload_inside_the_address() {
+    let bench = start(&[]);
+    bench.changes.send(pod("p")).await.unwrap();
+    wait(50).await;
+    let resource = bench.hub.resources(type_url::ADDRESS).remove(0);
+    let workload = Workload::decode(inner_workload(&resource).unwrap()).unwrap();
+    assert_eq!(workload.uid, "Kubernetes//Pod/ns/p");
+}

@@ -1,0 +1,70 @@
+//! Kubernetes objects are reduced at the edge: only what is read enters the world.
+//!
+//! An object that cannot be read becomes [`Change::Broken`]; it never stops the objects behind it.
+
+mod core;
+mod pod;
+mod security;
+#[cfg(test)]
+mod tests;
+
+use kube::api::DynamicObject;
+use mesh_core::names::NamespacedName;
+use serde::de::DeserializeOwned;
+
+use crate::world::{Change, Kind, Labels, Object};
+
+/// What an object means for the world.
+pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
+    let key = key(&object);
+    let generation = object.metadata.generation.unwrap_or_default();
+    let converted = match kind {
+        Kind::Pod => pod::pod(&key, object),
+        Kind::Service => core::service(&key, object),
+        Kind::Slice => core::slice(&key, object),
+        Kind::Namespace => Ok(core::namespace(&key, &object)),
+        Kind::Node => Ok(core::node(&key, &object)),
+        Kind::Authorization => security::authorization(&key, object, revision),
+        Kind::Peer => security::peer(&key, object),
+    };
+    match converted {
+        Ok(Some(object)) => Change::Upsert(object),
+        Ok(None) => Change::Delete(kind, key),
+        Err(Unreadable(reason)) => Change::Broken { kind, key, generation, reason },
+    }
+}
+
+/// Namespace (empty for cluster-wide kinds) and name.
+pub fn key(object: &DynamicObject) -> NamespacedName {
+    let metadata = &object.metadata;
+    NamespacedName::new(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Why an object cannot be used; names field and value.
+#[derive(Debug, PartialEq, Eq)]
+struct Unreadable(String);
+
+/// None: of no interest to the mesh.
+type Converted = Result<Option<Object>, Unreadable>;
+
+/// Reads the fields of interest.
+fn fields<T: DeserializeOwned>(object: &mut DynamicObject) -> Result<T, Unreadable> {
+    serde_path_to_error::deserialize(object.data.take())
+        .map_err(|error| Unreadable(format!("{}: {}", error.path(), error.inner())))
+}
+
+fn labels(object: &DynamicObject) -> Labels {
+    object.metadata.labels.iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+fn annotation<'a>(object: &'a DynamicObject, name: &str) -> Option<&'a str> {
+    object.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// A list field that may be `null`.
+fn list<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(<Option<Vec<T>> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}

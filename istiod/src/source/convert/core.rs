@@ -1,0 +1,239 @@
+//! Services, endpoint slices, namespaces and nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use kube::api::DynamicObject;
+use mesh_api::labels as names;
+use mesh_core::names::NamespacedName;
+use serde::Deserialize;
+
+use super::{Converted, Unreadable, annotation, fields, labels, list};
+use crate::world::{
+    Distribution, Families, Locality, Namespace, Node, Object, Protocol, Service, ServicePort, Slice, TargetPort,
+};
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ServiceFields {
+    spec: ServiceSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceSpec {
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs", deserialize_with = "list")]
+    cluster_ips: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    ip_families: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    ports: Vec<PortFields>,
+    selector: Option<BTreeMap<String, String>>,
+    internal_traffic_policy: Option<String>,
+    traffic_distribution: Option<String>,
+    publish_not_ready_addresses: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PortFields {
+    name: Option<String>,
+    port: u16,
+    protocol: Option<String>,
+    target_port: Option<IntOrName>,
+    app_protocol: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IntOrName {
+    Number(u16),
+    Name(String),
+}
+
+/// ExternalName services are of no interest: they are names, not destinations.
+pub(super) fn service(key: &NamespacedName, mut object: DynamicObject) -> Converted {
+    let ServiceFields { spec } = fields(&mut object)?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Ok(None);
+    }
+    let annotation = annotation(&object, names::TRAFFIC_DISTRIBUTION);
+    let selector: Option<crate::world::Labels> = spec.selector.as_ref().map(|one| one.iter().map(owned).collect());
+    Ok(Some(Object::Service(Service {
+        key: key.clone(),
+        cluster_ips: cluster_ips(&spec)?,
+        families: families(&spec),
+        ports: spec.ports.iter().map(port).collect(),
+        selector: selector.filter(|labels| !labels.is_empty()),
+        node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        distribution: match spec.traffic_distribution.as_deref() {
+            Some("PreferClose" | "PreferSameZone") => Some(Distribution::SameZone),
+            Some("PreferSameNode") => Some(Distribution::SameNode),
+            _ => None,
+        },
+        distribution_annotation: annotation.map(distribution),
+        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+    })))
+}
+
+fn owned((key, value): (&String, &String)) -> (Arc<str>, Arc<str>) {
+    (key.as_str().into(), value.as_str().into())
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> Result<Box<[IpAddr]>, Unreadable> {
+    let texts = match spec.cluster_ips.is_empty() {
+        true => spec.cluster_ip.as_slice(),
+        false => spec.cluster_ips.as_slice(),
+    };
+    let real = texts.iter().filter(|text| !matches!(text.as_str(), "" | "None"));
+    let parse = |text: &String| text.parse().map_err(|_| Unreadable(format!("clusterIPs {text:?}: not an address")));
+    real.map(parse).collect()
+}
+
+fn families(spec: &ServiceSpec) -> Families {
+    match spec.ip_families.as_slice() {
+        [] => Families::Automatic,
+        [one] if one == "IPv6" => Families::V6,
+        [_] => Families::V4,
+        _ => Families::Dual,
+    }
+}
+
+fn port(port: &PortFields) -> ServicePort {
+    let name = port.name.as_deref().unwrap_or_default();
+    let target = match &port.target_port {
+        None | Some(IntOrName::Number(0)) => TargetPort::Number(port.port),
+        Some(IntOrName::Number(number)) => TargetPort::Number(*number),
+        Some(IntOrName::Name(name)) => TargetPort::Name(name.as_str().into()),
+    };
+    ServicePort { name: name.into(), port: port.port, target, protocol: protocol(port, name) }
+}
+
+/// `appProtocol`, else the part of the port's name before a dash, else what is usual for the number.
+fn protocol(port: &PortFields, name: &str) -> Protocol {
+    if !matches!(port.protocol.as_deref(), None | Some("" | "TCP")) {
+        return Protocol::Unknown;
+    }
+    if let Some(written) = &port.app_protocol {
+        return named_protocol(written);
+    }
+    named_protocol(name.split('-').next().unwrap_or_default())
+}
+
+fn named_protocol(name: &str) -> Protocol {
+    match name.to_ascii_lowercase().as_str() {
+        "http" | "kubernetes.io/ws" => Protocol::Http,
+        "http2" | "kubernetes.io/h2c" => Protocol::Http2,
+        "grpc" | "grpc-web" => Protocol::Grpc,
+        "tcp" => Protocol::Tcp,
+        "tls" | "https" | "kubernetes.io/wss" => Protocol::Tls,
+        _ => Protocol::Unknown,
+    }
+}
+
+/// An unknown value means "any", as the reference has it.
+fn distribution(text: &str) -> Distribution {
+    match text.to_ascii_lowercase().as_str() {
+        "preferclose" | "prefersamezone" => Distribution::SameZone,
+        "prefersamenode" => Distribution::SameNode,
+        _ => Distribution::Any,
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct SliceFields {
+    address_type: String,
+    #[serde(deserialize_with = "list")]
+    endpoints: Vec<Endpoint>,
+    #[serde(deserialize_with = "list")]
+    ports: Vec<SlicePort>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Endpoint {
+    #[serde(deserialize_with = "list")]
+    addresses: Vec<String>,
+    conditions: Option<Conditions>,
+    target_ref: Option<TargetRef>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Conditions {
+    ready: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TargetRef {
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SlicePort {
+    name: Option<String>,
+    port: Option<u16>,
+    protocol: Option<String>,
+}
+
+/// Slices of names, and slices that belong to no service, are of no interest.
+pub(super) fn slice(key: &NamespacedName, mut object: DynamicObject) -> Converted {
+    let fields: SliceFields = fields(&mut object)?;
+    let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::SERVICE_NAME));
+    let Some(service) = service.filter(|_| fields.address_type != "FQDN") else { return Ok(None) };
+    let mut pods = BTreeSet::new();
+    let mut addresses = BTreeMap::new();
+    for endpoint in &fields.endpoints {
+        match endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod")) {
+            Some(target) => {
+                let namespace = target.namespace.as_deref().filter(|one| !one.is_empty()).unwrap_or(&key.namespace);
+                let name = NamespacedName::new(namespace, target.name.as_deref().unwrap_or_default());
+                pods.insert((name, Arc::from(target.uid.as_deref().unwrap_or_default())));
+            }
+            None => {
+                let ready = endpoint.conditions.as_ref().and_then(|one| one.ready).unwrap_or(true);
+                for ip in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
+                    addresses.entry(ip).or_insert(ready);
+                }
+            }
+        }
+    }
+    let tcp = fields.ports.iter().filter(|port| matches!(port.protocol.as_deref(), None | Some("" | "TCP")));
+    let ports = tcp.filter_map(|port| Some((port.name.as_deref().unwrap_or_default().into(), port.port?)));
+    Ok(Some(Object::Slice(Slice {
+        key: key.clone(),
+        service: NamespacedName::new(key.namespace.clone(), service.as_str()),
+        ports: ports.collect(),
+        pods: pods.into_iter().collect(),
+        addresses: addresses.into_iter().collect(),
+    })))
+}
+
+pub(super) fn namespace(key: &NamespacedName, object: &DynamicObject) -> Option<Object> {
+    Some(Object::Namespace(Namespace {
+        name: key.name.clone(),
+        labels: labels(object),
+        distribution: annotation(object, names::TRAFFIC_DISTRIBUTION).map(distribution),
+    }))
+}
+
+pub(super) fn node(key: &NamespacedName, object: &DynamicObject) -> Option<Object> {
+    let label = |name: &str| {
+        let value = object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+        Arc::from(value.map_or("", String::as_str))
+    };
+    let locality =
+        Locality { region: label(names::REGION), zone: label(names::ZONE), subzone: label(names::SUBZONE) };
+    Some(Object::Node(Node { name: key.name.clone(), locality }))
+}

@@ -1,0 +1,78 @@
+//! Owner heuristics and port protocols; everything else is covered by the golden tests.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::world::Protocol;
+
+fn object(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+fn workload_name(generate_name: &str, owner: Value, labels: Value) -> String {
+    let pod = object(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "pod-1", "namespace": "ns", "generateName": generate_name, "labels": labels, "ownerReferences": [owner]},
+    }));
+    match change(Kind::Pod, pod, "default") {
+        Change::Upsert(Object::Pod(pod)) => pod.workload_name.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn owner(kind: &str, name: &str) -> Value {
+    json!({"apiVersion": "x/v1", "kind": kind, "name": name, "uid": "u", "controller": true})
+}
+
+#[test]
+fn owner_heuristics() {
+    let hash = json!({"pod-template-hash": "7d9f6"});
+    assert_eq!(workload_name("web-7d9f6-", owner("ReplicaSet", "web-7d9f6"), hash.clone()), "web");
+    assert_eq!(workload_name("web-7d9f6-", owner("ReplicaSet", "web-other"), hash.clone()), "web-other");
+    assert_eq!(workload_name("", owner("ReplicaSet", "web-7d9f6"), hash), "pod-1");
+    let rollout = json!({"rollouts-pod-template-hash": "abc"});
+    assert_eq!(workload_name("r-abc-", owner("ReplicaSet", "r-abc"), rollout), "r");
+    let config = json!({"deploymentconfig": "dc"});
+    assert_eq!(workload_name("dc-1-", owner("ReplicationController", "dc-1"), config), "dc");
+    assert_eq!(workload_name("j-", owner("Job", "cron-29000000"), json!({})), "cron");
+    assert_eq!(workload_name("j-", owner("Job", "cron-1"), json!({})), "cron-1");
+    assert_eq!(workload_name("s-", owner("StatefulSet", "db"), json!({})), "db");
+    let named = json!({"service.istio.io/workload-name": "mine"});
+    assert_eq!(workload_name("s-", owner("StatefulSet", "db"), named), "mine");
+    let loose = json!({"apiVersion": "v1", "kind": "ReplicaSet", "name": "x", "uid": "u"});
+    assert_eq!(workload_name("x-", loose, json!({})), "pod-1");
+}
+
+#[test]
+fn port_protocols() {
+    let protocol = |port: Value| {
+        let service = object(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "ns"}, "spec": {"ports": [port]},
+        }));
+        match change(Kind::Service, service, "default") {
+            Change::Upsert(Object::Service(service)) => service.ports[0].protocol,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(protocol(json!({"port": 1, "name": "http-x"})), Protocol::Http);
+    assert_eq!(protocol(json!({"port": 1, "name": "https"})), Protocol::Tls);
+    assert_eq!(protocol(json!({"port": 1, "name": "http", "appProtocol": "grpc"})), Protocol::Grpc);
+    assert_eq!(protocol(json!({"port": 1, "name": "http2", "protocol": "UDP"})), Protocol::Unknown);
+    assert_eq!(protocol(json!({"port": 1, "name": "mysql"})), Protocol::Unknown);
+    assert_eq!(protocol(json!({"port": 80})), Protocol::Unknown);
+}
+
+#[test]
+fn an_unreadable_object_names_field_and_value() {
+    let service = object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "ns", "generation": 4},
+        "spec": {"clusterIP": "10.0.0.999"},
+    }));
+    match change(Kind::Service, service, "default") {
+        Change::Broken { key, generation, reason, .. } => {
+            assert_eq!((key.to_string().as_str(), generation), ("ns/s", 4));
+            assert!(reason.contains("10.0.0.999"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

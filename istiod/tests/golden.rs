@@ -1,0 +1,102 @@
+//! Golden tests: Kubernetes YAML in, resources out. One folder a topic under `tests/golden`.
+//!
+//! To add one, make a folder with `input.yaml` (any number of documents; an optional first document of kind
+//! `MeshSettings` changes settings) and run `UPDATE_GOLDEN=1 cargo test -p istiod --test golden`; then read
+//! `expected.yaml` and keep it if it is what should come out.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use istiod::debug::view;
+use istiod::source::convert;
+use istiod::translate::Model;
+use istiod::world::{Change, Kind, MeshSettings};
+use kube::api::DynamicObject;
+use mesh_core::identity::TrustDomain;
+use serde_json::{Value, json};
+
+#[test]
+fn every_topic() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut topics: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    topics.sort();
+    assert!(topics.len() >= 8, "golden topics are missing from {}", folder.display());
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut failures = Vec::new();
+    for topic in topics {
+        let actual = serde_saphyr::to_string(&translate(&topic.join("input.yaml"))).unwrap();
+        let file = topic.join("expected.yaml");
+        if update {
+            std::fs::write(&file, actual).unwrap();
+        } else if let Some(difference) = difference(&std::fs::read_to_string(&file).unwrap_or_default(), &actual) {
+            failures.push(format!("{}: {difference}", topic.file_name().unwrap().display()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn translate(input: &Path) -> Value {
+    let text = std::fs::read_to_string(input).unwrap();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
+    let mut model = Model::default();
+    let mut broken = BTreeMap::new();
+    for document in documents {
+        let kind = document["kind"].as_str().unwrap_or_default().to_owned();
+        if kind == "MeshSettings" {
+            model.apply(Change::Settings(Arc::new(settings(&document))));
+            continue;
+        }
+        let kind = Kind::ALL.into_iter().find(|one| one.name() == kind).unwrap_or_else(|| panic!("unknown kind {kind:?}"));
+        let object: DynamicObject = serde_json::from_value(document).unwrap();
+        let change = convert::change(kind, object, "default");
+        if let Change::Broken { key, reason, .. } = &change {
+            broken.insert(format!("{} {key}", kind.name()), reason.clone());
+        }
+        model.apply(change);
+    }
+    model.flush();
+    let named = |(name, view): (&Arc<str>, Value)| (name.to_string(), view);
+    let addresses = model.addresses().iter().map(|(name, one)| named((name, view::address(one))));
+    let policies = model.authorizations().iter().map(|(name, one)| named((name, view::authorization(one))));
+    let status = |status: &istiod::translate::PolicyStatus| {
+        let verdict = &status.verdict;
+        json!({"accepted": verdict.accepted, "reason": verdict.reason, "message": verdict.message})
+    };
+    json!({
+        "addresses": addresses.collect::<BTreeMap<_, _>>(),
+        "policies": policies.collect::<BTreeMap<_, _>>(),
+        "statuses": model.statuses().iter().map(|(key, one)| (key.to_string(), status(one))).collect::<BTreeMap<_, _>>(),
+        "broken": broken,
+    })
+}
+
+fn settings(document: &Value) -> MeshSettings {
+    let mut settings = MeshSettings::default();
+    let spec = &document["spec"];
+    if let Some(domain) = spec["trustDomain"].as_str() {
+        settings.trust_domain = TrustDomain::new(domain).unwrap();
+    }
+    if let Some(strict) = spec["l7DenyAtL4"].as_bool() {
+        settings.l7_deny_at_l4 = strict;
+    }
+    if let Some(selectors) = spec.get("discoverySelectors") {
+        settings.discovery_selectors = serde_json::from_value(selectors.clone()).unwrap();
+    }
+    settings
+}
+
+/// The first line that differs.
+fn difference(expected: &str, actual: &str) -> Option<String> {
+    if expected == actual {
+        return None;
+    }
+    let mut lines = expected.lines().zip(actual.lines()).enumerate();
+    let first = lines.find(|(_, (expected, actual))| expected != actual);
+    Some(match first {
+        Some((number, (expected, actual))) => format!("line {}: expected {expected:?}, got {actual:?}", number + 1),
+        None => format!("{} lines expected, got {}", expected.lines().count(), actual.lines().count()),
+    })
+}

@@ -1,0 +1,150 @@
+//! The accepting side of a tunnel connection.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::baggage::BAGGAGE;
+use crate::error::HboneError;
+use crate::keepalive::Keepalive;
+use crate::settings::{
+    HANDSHAKE_BUDGET, SERVER_MAX_HEADER_BYTES, SERVER_MAX_STREAMS, SERVER_SEND_BUFFER_BYTES, Settings,
+};
+use crate::stream::H2Stream;
+
+/// One HTTP/2 connection from a client. Its streams live only while somebody calls [`ServerConnection::next`].
+pub struct ServerConnection<T> {
+    h2: h2::server::Connection<T, Bytes>,
+    keepalive: Keepalive,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
+    /// Exchanges prefaces and settings.
+    ///
+    /// # Errors
+    /// The peer does not speak HTTP/2, or not in time.
+    pub async fn handshake(io: T, settings: &Settings) -> Result<Self, HboneError> {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .initial_window_size(settings.stream_window)
+            .initial_connection_window_size(settings.connection_window)
+            .max_frame_size(settings.frame_size)
+            .max_header_list_size(SERVER_MAX_HEADER_BYTES)
+            .max_concurrent_streams(SERVER_MAX_STREAMS)
+            .max_send_buffer_size(SERVER_SEND_BUFFER_BYTES);
+        let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, builder.handshake(io));
+        let mut h2 = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
+        let keepalive = Keepalive::new(h2.ping_pong());
+        Ok(Self { h2, keepalive })
+    }
+
+    /// Drives the connection until the next request, or until it ends: `None` when it ended in an orderly way.
+    ///
+    /// # Errors
+    /// The connection is dead, with all its streams.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<ConnectRequest, HboneError>> {
+        poll_fn(|cx| {
+            if let Poll::Ready(dead) = self.keepalive.poll_dead(cx) {
+                return Poll::Ready(Some(Err(dead)));
+            }
+            self.h2.poll_accept(cx).map(|accepted| {
+                Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from))
+            })
+        })
+        .await
+    }
+
+    /// Sends GOAWAY: no new streams; those open go on. [`ServerConnection::next`] ends with the last of them.
+    pub fn graceful_shutdown(&mut self) {
+        self.h2.graceful_shutdown();
+    }
+
+    /// Ends all streams and the connection with GOAWAY(NO_ERROR); call [`ServerConnection::next`] once more to send it.
+    pub fn abrupt_shutdown(&mut self) {
+        self.h2.abrupt_shutdown(Reason::NO_ERROR);
+    }
+}
+
+/// A request that waits for its answer. Dropped unanswered, its stream is reset.
+pub struct ConnectRequest {
+    method: Method,
+    authority: Option<String>,
+    headers: HeaderMap,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+}
+
+impl ConnectRequest {
+    fn new((request, respond): (http::Request<RecvStream>, SendResponse<Bytes>)) -> Self {
+        let (head, body) = request.into_parts();
+        Self {
+            method: head.method,
+            authority: head.uri.authority().map(|authority| authority.as_str().to_owned()),
+            headers: head.headers,
+            body,
+            respond,
+        }
+    }
+
+    /// Anything but CONNECT is an error of the peer.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Where the client wants to go, as written: `ip:port`, `[ip]:port`, `host:port` or nonsense.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
+    /// All headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Answers 200; `baggage` describes our workload.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn accept(mut self, baggage: Option<HeaderValue>) -> Result<H2Stream, HboneError> {
+        let mut response = Response::new(());
+        if let Some(baggage) = baggage {
+            response.headers_mut().insert(BAGGAGE, baggage);
+        }
+        let send = self.respond.send_response(response, false)?;
+        Ok(H2Stream::new(send, self.body, None))
+    }
+
+    /// Answers with an error; other streams of the connection are not affected. A client that is gone does not mind.
+    pub fn reject(mut self, status: StatusCode) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        if let Err(error) = self.respond.send_response(response, true) {
+            tracing::debug!(%error, %status, "client left before it was refused");
+        }
+    }
+
+    /// Ready when the client has given up waiting.
+    pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(|_| ())
+    }
+}
+
+impl std::fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("method", &self.method)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}

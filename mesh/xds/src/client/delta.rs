@@ -1,0 +1,144 @@
+//! The client side of one type-multiplexed delta stream, without I/O.
+//!
+//! ```text
+//!            start_stream                 handle_response
+//! (no stream) ----------> subscribed --------------------> known { name -> version }
+//!                         ^                                  |  every later stream starts
+//!                         +----------------------------------+  with what is known
+//! ```
+
+use std::collections::{BTreeMap, HashSet};
+
+use mesh_wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
+
+use super::{Handler, Rejection, Resource};
+
+/// What the client holds of each type that it subscribes to. Outlives streams.
+#[derive(Debug)]
+pub struct DeltaClient {
+    node: Node,
+    /// In subscription order.
+    types: Vec<Type>,
+}
+
+#[derive(Debug)]
+struct Type {
+    url: String,
+    /// Resources in force and the version of each, to resume with.
+    versions: BTreeMap<String, Box<str>>,
+    /// A response was acknowledged since the process started.
+    acknowledged: bool,
+}
+
+/// What followed from a response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handled {
+    /// To send: an acknowledgement, or a refusal that names what is unusable.
+    pub request: DeltaDiscoveryRequest,
+    /// What is unusable.
+    pub rejected: Vec<Rejection>,
+}
+
+impl DeltaClient {
+    /// Subscribes to all resources of each type.
+    #[must_use]
+    pub fn new(node: Node, type_urls: &[&str]) -> Self {
+        let types =
+            type_urls.iter().map(|url| Type { url: (*url).to_owned(), versions: BTreeMap::new(), acknowledged: false });
+        Self { node, types: types.collect() }
+    }
+
+    /// Whether every type was answered and accepted once: the state is complete enough to serve.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.types.iter().all(|known| known.acknowledged)
+    }
+
+    /// The first request of each type on a new stream, with everything kept from earlier ones.
+    /// Empty subscriptions mean "everything".
+    #[must_use]
+    pub fn start_stream(&self) -> Vec<DeltaDiscoveryRequest> {
+        let request = |known: &Type| DeltaDiscoveryRequest {
+            node: Some(self.node.clone()),
+            type_url: known.url.clone(),
+            initial_resource_versions: known
+                .versions
+                .iter()
+                .map(|(name, version)| (name.clone(), version.to_string()))
+                .collect(),
+            ..Default::default()
+        };
+        self.types.iter().map(request).collect()
+    }
+
+    /// Applies a response and says what to answer. A type that was not subscribed to is
+    /// acknowledged and ignored.
+    pub fn handle_response(&mut self, response: DeltaDiscoveryResponse, handler: &mut dyn Handler) -> Handled {
+        let DeltaDiscoveryResponse { type_url, nonce, resources, removed_resources, .. } = response;
+        let mut request =
+            DeltaDiscoveryRequest { type_url: type_url.clone(), response_nonce: nonce, ..Default::default() };
+        let Some(known) = self.types.iter_mut().find(|known| known.url == type_url) else {
+            return Handled { request, rejected: Vec::new() };
+        };
+        let (mut usable, mut versions, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
+        for resource in resources {
+            match resource.resource {
+                Some(body) if body.type_url == type_url => {
+                    versions.push((resource.name.clone(), resource.version));
+                    usable.push(Resource { name: resource.name, aliases: resource.aliases, value: body.value });
+                }
+                Some(body) => {
+                    let reason = format!("type {:?} in a response of {type_url:?}", body.type_url);
+                    rejected.push(Rejection::new(resource.name, reason));
+                }
+                None => rejected.push(Rejection::new(resource.name, "no content")),
+            }
+        }
+        rejected.extend(handler.apply(&type_url, usable, removed_resources.clone()));
+        known.remember(versions, &rejected, &removed_resources);
+        if rejected.is_empty() {
+            known.acknowledged = true;
+        } else {
+            request.error_detail = Some(Status { message: refusal(&rejected), ..Default::default() });
+        }
+        Handled { request, rejected }
+    }
+}
+
+impl Type {
+    /// A refused resource keeps the version of the copy that is still in force, if any, so that the
+    /// server sends it again to the next stream.
+    fn remember(&mut self, versions: Vec<(String, String)>, rejected: &[Rejection], removed: &[String]) {
+        let rejected: HashSet<&str> = rejected.iter().map(|rejection| rejection.name.as_str()).collect();
+        for (name, version) in versions {
+            if !rejected.contains(name.as_str()) {
+                self.versions.insert(name, version.into());
+            }
+        }
+        for name in removed {
+            self.versions.remove(name);
+        }
+    }
+}
+
+/// `name: reason` of each, within [`REFUSAL_BYTES_MAX`].
+fn refusal(rejected: &[Rejection]) -> String {
+    let mut text = String::new();
+    for (n, Rejection { name, reason }) in rejected.iter().enumerate() {
+        let one = format!("{name}: {reason}");
+        let separator = if n == 0 { "" } else { "; " };
+        if text.len() + separator.len() + one.len() > REFUSAL_BYTES_MAX && n > 0 {
+            text.push_str(&format!("; and {} more", rejected.len() - n));
+            break;
+        }
+        text.push_str(separator);
+        text.push_str(&one);
+    }
+    text
+}
+
+/// A refusal of thousands of resources must not become a message of megabytes.
+const REFUSAL_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! A published resource.
+
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_wire::discovery;
+
+/// One resource as every client gets it. Immutable; a new content is a new resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Primary name, unique within its type.
+    pub name: Arc<str>,
+    /// Other names it can be asked by; several resources may share one.
+    pub aliases: Box<[Arc<str>]>,
+    /// Opaque content version; empty means that a reconnecting client is always sent it again.
+    pub version: Arc<str>,
+    /// The serialised message.
+    pub body: Bytes,
+    /// Names of the groups it belongs to: who asks for a group gets its members too.
+    pub groups: Box<[Arc<str>]>,
+    /// Whether this resource is itself a group.
+    pub is_group: bool,
+    /// Node it is local to: on-demand clients of that node get it unasked.
+    pub node: Option<Arc<str>>,
+}
+
+impl Resource {
+    /// The message that carries `body` (the resource's own, or a view of it) under `type_url`.
+    pub(super) fn to_wire(&self, type_url: &str, body: &Bytes) -> discovery::Resource {
+        discovery::Resource {
+            version: self.version.to_string(),
+            resource: Some(prost_types::Any { type_url: type_url.to_owned(), value: body.to_vec() }),
+            name: self.name.to_string(),
+            aliases: self.aliases.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// The version of a resource with this content: the hexadecimal 64-bit xxHash of its bytes.
+#[must_use]
+pub fn content_version(body: &[u8]) -> Arc<str> {
+    let mut hasher = twox_hash::XxHash64::with_seed(0);
+    hasher.write(body);
+    format!("{:x}", hasher.finish()).into()
+}

@@ -1,0 +1,15 @@
+//! The API server as its clients see it: kube-rs in process and over TLS, and kubectl.
+// Helpers of tests panic like tests do; clippy knows only functions marked as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, unreachable_pub)]
+
+mod applies;
+mod collection;
+mod definitions;
+mod kubectl;
+mod objects;
+mod server;
+mod services;
+mod streams;
+mod tables;
+mod tokens;
+mod watches;
