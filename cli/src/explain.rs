@@ -2,10 +2,10 @@
 //!
 //! The proxy answers with the same functions that decide real traffic, on the state that it has right now.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1::Service;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -41,13 +41,6 @@ impl Explain {
         let which = proxy::parse_target(&self.source, default)?;
         let Which::Pod { namespace, name } = &which else { unreachable!("a target is a pod") };
         let found = proxy::find(&client, &cluster.istio_namespace, &which).await?;
-        let about = found.about.as_ref().unwrap_or(&found.proxy);
-        ensure!(
-            about.annotations().get(mesh_api::labels::REDIRECTION).map(String::as_str)
-                == Some(mesh_api::labels::REDIRECTION_ENABLED),
-            "pod {name}.{namespace} is not in the mesh: its connections go out as they are, and the destination sees no \
-             identity.\nPut it in:  kubectl label namespace {namespace} istio.io/dataplane-mode=ambient"
-        );
         let destination = resolve(&client, default, &self.destination).await?;
         let path = format!("/explain?src={namespace}/{name}&dst={}", escape(&destination));
         let answer = proxy::get_json(&client, &found.proxy, self.proxy_admin_port, &path).await?;
@@ -94,34 +87,55 @@ fn escape(text: &str) -> String {
 /// The answer for people: every field in the order in which the connection meets it.
 fn render(answer: &Value, source: &str, destination: &str) -> String {
     let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
-    let mut out = vec![format!(
-        "{source} -> {destination}: {}",
-        match answer.get("allowed").and_then(Value::as_bool) {
-            Some(true) => "ALLOWED",
-            Some(false) => "REFUSED",
-            None => "UNKNOWN",
-        }
-    )];
-    let mut field = |title: &str, value: Option<&str>| {
+    let outcome = match answer.pointer("/verdict/allowed").and_then(Value::as_bool) {
+        Some(true) => "ALLOWED",
+        Some(false) => "REFUSED",
+        None => "UNKNOWN",
+    };
+    let mut out = vec![format!("{source} -> {destination}: {outcome}")];
+    let mut field = |title: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             out.push(format!("  {title:<12} {value}"));
         }
     };
-    field("source", text("/source/identity"));
-    field("path", text("/path/description"));
-    field("destination", text("/destination/identity"));
-    field("decided by", text("/decision/proxy"));
-    field("rule", text("/decision/policy"));
-    field("why", text("/decision/reason"));
-    let policies = answer.get("policies").and_then(Value::as_array);
-    for policy in policies.into_iter().flatten() {
-        let part = |key: &str| policy.get(key).and_then(Value::as_str).unwrap_or_default();
-        out.push(format!("  {:<12} {} {}: {}", "policy", part("action"), part("name"), part("verdict")));
+    let owned = |pointer: &str| text(pointer).map(str::to_owned);
+    field("source", owned("/source/identity"));
+    field("path", path(answer));
+    field("destination", owned("/destination/workload/identity").or_else(|| owned("/destination/waypoint/identity")));
+    field("decided by", owned("/verdict/by").or_else(|| owned("/path/by")));
+    let rule = answer.pointer("/verdict/rule").and_then(Value::as_u64);
+    let policy = owned("/verdict/policy");
+    field("rule", policy.map(|policy| rule.map_or(policy.clone(), |rule| format!("{policy} rule {rule}"))));
+    field("why", owned("/verdict/reason"));
+    for policy in answer.get("policies").and_then(Value::as_array).into_iter().flatten() {
+        field("policy", Some(verdict(policy)));
     }
-    if let Some(change) = text("/nearest") {
-        out.push(format!("  {:<12} {change}", "to allow it"));
+    field("note", owned("/note"));
+    if outcome == "REFUSED" {
+        field("to allow it", owned("/nearestAllow"));
     }
     out.join("\n")
+}
+
+/// How the bytes travel, in one line.
+fn path(answer: &Value) -> Option<String> {
+    let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
+    let dial = text("/path/dial").unwrap_or_default();
+    Some(match text("/path/kind")? {
+        "hbone" => format!("HBONE: mutual TLS to {dial}, for {}", text("/path/authority").unwrap_or_default()),
+        "hbone-to-waypoint" => format!("HBONE to the waypoint at {dial}"),
+        "refused" => "none: the source's own node proxy refuses".to_owned(),
+        kind => format!("{kind} to {dial}: {}", text("/path/reason").unwrap_or_default()),
+    })
+}
+
+/// What one policy says by itself.
+fn verdict(policy: &Value) -> String {
+    let text = |key: &str| policy.get(key).and_then(Value::as_str).unwrap_or_default();
+    let matched = policy.get("matchedRule").and_then(Value::as_u64);
+    let says = matched.map_or("does not match".to_owned(), |rule| format!("rule {rule} matches"));
+    let dry = policy.get("dryRun").and_then(Value::as_bool).unwrap_or(false);
+    format!("{} {}: {says}{}", text("action"), text("policy"), if dry { " (dry run)" } else { "" })
 }
 
 #[cfg(test)]
@@ -133,21 +147,34 @@ mod tests {
     #[test]
     fn a_refusal_names_who_decided_why_and_what_would_allow_it() {
         let answer = json!({
-            "allowed": false,
             "source": {"identity": "spiffe://cluster.local/ns/demo/sa/sleep"},
-            "path": {"description": "HBONE to 10.244.2.3:15008"},
-            "destination": {"identity": "spiffe://cluster.local/ns/demo/sa/web"},
-            "decision": {"proxy": "ztunnel on node-2", "policy": "demo/no-sleep rule 0", "reason": "denied by policy demo/no-sleep"},
-            "policies": [{"name": "demo/no-sleep", "action": "Deny", "verdict": "matches (rule 0)"}],
-            "nearest": "remove rule 0 of demo/no-sleep",
+            "path": {"kind": "hbone", "dial": "10.244.2.3:15008", "authority": "10.244.2.3:8080"},
+            "destination": {"workload": {"identity": "spiffe://cluster.local/ns/demo/sa/web"}},
+            "policies": [{"policy": "demo/no-sleep", "action": "DENY", "dryRun": false, "matchedRule": 0}],
+            "verdict": {"allowed": false, "by": "ztunnel of demo/web-1", "policy": "demo/no-sleep", "rule": 0,
+                        "reason": "explicitly denied"},
+            "nearestAllow": "remove rule 0 of demo/no-sleep",
         });
         let text = render(&answer, "sleep.demo", "web.demo:80");
         assert!(text.starts_with("sleep.demo -> web.demo:80: REFUSED\n"), "{text}");
-        for part in
-            ["ztunnel on node-2", "demo/no-sleep rule 0", "to allow it  remove rule 0", "Deny demo/no-sleep: matches"]
-        {
+        for part in [
+            "path         HBONE: mutual TLS to 10.244.2.3:15008, for 10.244.2.3:8080",
+            "decided by   ztunnel of demo/web-1",
+            "rule         demo/no-sleep rule 0",
+            "policy       DENY demo/no-sleep: rule 0 matches",
+            "to allow it  remove rule 0",
+        ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_allowed_needs_no_advice() {
+        let answer = json!({"verdict": {"allowed": true, "reason": "no policy requires anything"}, "nearestAllow": "x",
+                            "path": {"kind": "passthrough", "dial": "1.2.3.4:80", "reason": "not known"}});
+        let text = render(&answer, "a.b", "c:80");
+        assert!(text.contains("ALLOWED") && !text.contains("to allow it"), "{text}");
+        assert!(text.contains("passthrough to 1.2.3.4:80: not known"), "{text}");
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl<R: TokenReviewer> Authenticator<R> {
     /// See [`AuthError`]; only [`AuthError::Unreviewed`] is worth a retry.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let cluster = headers.get("clusterid").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let ours = cluster.is_empty() || *cluster == *self.cluster_id || self.cluster_aliases.iter().any(|one| one == cluster);
+        let ours =
+            cluster.is_empty() || *cluster == *self.cluster_id || self.cluster_aliases.iter().any(|one| one == cluster);
         if !ours {
             return Err(AuthError::UnknownCluster { found: cluster.to_owned(), own: self.cluster_id.clone() });
         }
@@ -134,7 +135,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// [`AuthError::Refused`] and [`AuthError::NotAServiceAccount`].
 pub fn judge(review: &TokenReviewStatus, audiences: &[String]) -> Result<Caller, AuthError> {
     if review.authenticated != Some(true) {
-        let reason = review.error.clone().filter(|error| !error.is_empty()).unwrap_or_else(|| "not authenticated".into());
+        let reason =
+            review.error.clone().filter(|error| !error.is_empty()).unwrap_or_else(|| "not authenticated".into());
         return Err(AuthError::Refused { reason });
     }
     // An API server that does not know audiences answers with none: the token is then for anybody.

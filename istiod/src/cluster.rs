@@ -34,7 +34,8 @@ impl TokenReviewer for Cluster {
         };
         let api: Api<TokenReview> = Api::all(self.0.clone());
         async move {
-            let answer = tokio::time::timeout(ANSWER, async { api.create(&PostParams::default(), &review).await }).await;
+            let answer =
+                tokio::time::timeout(ANSWER, async { api.create(&PostParams::default(), &review).await }).await;
             match answer {
                 Ok(Ok(review)) => Ok(review.status.unwrap_or_default()),
                 Ok(Err(error)) => Err(AuthError::Unreviewed { reason: error.to_string() }),

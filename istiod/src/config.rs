@@ -43,7 +43,7 @@ pub struct Config {
     pub keepalive: (Duration, Duration),
     /// Streams are ended after this time, so that clients spread over replicas. `--keepaliveMaxServerConnectionAge`.
     pub max_connection_age: Option<Duration>,
-    /// Log filter. `--log_output_level`.
+    /// Log filter. `RUST_LOG`, else `--log_output_level`.
     pub log_filter: String,
     /// Log lines as JSON. `--log_as_json`.
     pub log_json: bool,
@@ -103,7 +103,8 @@ impl Config {
     pub fn new(flags: &DiscoveryFlags, env: &Env, cpus: usize) -> Result<Self, ConfigError> {
         let mut read = Reader { env, problems: Vec::new() };
         let throttle = (15 + 5 * cpus).min(100);
-        let text = |name: &str, default: &str| env.get(name).filter(|text| !text.is_empty()).unwrap_or(default).to_owned();
+        let text =
+            |name: &str, default: &str| env.get(name).filter(|text| !text.is_empty()).unwrap_or(default).to_owned();
         let config = Self {
             domain: flags.domain.trim_start_matches('.').to_owned(),
             cluster_id: flags.cluster_id.clone().unwrap_or_else(|| text("CLUSTER_ID", "Kubernetes")),
@@ -122,7 +123,7 @@ impl Config {
                 .keepalive_max_server_connection_age
                 .as_ref()
                 .map(|text| read.flag_duration("--keepaliveMaxServerConnectionAge", text)),
-            log_filter: flags::log_filter(&flags.log_output_level),
+            log_filter: text("RUST_LOG", &flags::log_filter(&flags.log_output_level)),
             log_json: flags.log_as_json,
             namespace: text("POD_NAMESPACE", labels::SYSTEM_NAMESPACE),
             pod_name: text("POD_NAME", "istiod"),
@@ -207,7 +208,8 @@ fn list(text: &str) -> Vec<String> {
 /// What is accepted for compatibility and has no effect.
 fn warnings(flags: &DiscoveryFlags, env: &Env) -> Vec<String> {
     let mut warnings = flags.without_effect();
-    let elsewhere = [("PILOT_ENABLE_AMBIENT", "ambient is always on"), ("PILOT_CERT_PROVIDER", "only istiod is supported")];
+    let elsewhere =
+        [("PILOT_ENABLE_AMBIENT", "ambient is always on"), ("PILOT_CERT_PROVIDER", "only istiod is supported")];
     for (name, reason) in elsewhere {
         let ours = env.get(name).is_none_or(|value| matches!(value, "true" | "istiod" | ""));
         if !ours {

@@ -68,7 +68,11 @@ impl NodeId {
             return Err(format!("node id {:?}: expected type~ip~name.namespace~domain", node.id));
         };
         if !NODE_TYPES.contains(kind) {
-            return Err(format!("node id {:?}: type {kind:?} is unknown, expected one of {}", node.id, NODE_TYPES.join(", ")));
+            return Err(format!(
+                "node id {:?}: type {kind:?} is unknown, expected one of {}",
+                node.id,
+                NODE_TYPES.join(", ")
+            ));
         }
         let text = |key: &str| match &node.metadata.as_ref()?.fields.get(key)?.kind {
             Some(Kind::StringValue(text)) if !text.is_empty() => Some(text.clone()),
@@ -160,7 +164,12 @@ mod tests {
 
     #[test]
     fn malformed_node_ids_are_named() {
-        for (id, part) in [("", "expected type~ip"), ("a~b~c", "expected type~ip"), ("envoy~1.1.1.1~a.b~c", "\"envoy\""), ("ztunnel~x~a.b~c", "\"x\"")] {
+        for (id, part) in [
+            ("", "expected type~ip"),
+            ("a~b~c", "expected type~ip"),
+            ("envoy~1.1.1.1~a.b~c", "\"envoy\""),
+            ("ztunnel~x~a.b~c", "\"x\""),
+        ] {
             let error = NodeId::parse(&node(id, &[])).unwrap_err();
             assert!(error.contains(part), "{error}");
         }

@@ -130,7 +130,8 @@ fn conflict_is_loss(result: Result<Lease, kube::Error>) -> Result<bool, kube::Er
 /// Judges by how long the lease has looked the same to us, never by the holder's clock.
 fn step(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
-    let life = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LEASE, Duration::from_secs);
+    let life =
+        spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LEASE, Duration::from_secs);
     if holder.is_empty() || holder == me || unchanged > life { Step::Take } else { Step::Wait }
 }
 

@@ -35,7 +35,11 @@ pub fn tls(listener: TcpListener, config: rustls::ServerConfig) -> ReceiverStrea
     ReceiverStream::new(stream)
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };

@@ -48,6 +48,8 @@ fn start(flags: &istiod::config::DiscoveryFlags) -> anyhow::Result<()> {
         };
         istiod::run::run(config, stop).await
     });
+    // Everything worth waiting for was drained; a look-up that hangs in a thread is not.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
     if let Err(error) = &outcome {
         tracing::error!(error = format!("{error:#}"), "cannot start");
     }

@@ -70,13 +70,21 @@ impl Metrics {
             gauge
         };
         let debounce = Histogram::new([0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0]);
-        registry.register("pilot_debounce_time", "Seconds from the first change of a batch to its publication", debounce.clone());
+        registry.register(
+            "pilot_debounce_time",
+            "Seconds from the first change of a batch to its publication",
+            debounce.clone(),
+        );
         Self {
             connected: gauge("pilot_xds", "Connected proxies"),
             pushes: family(registry, "pilot_xds_pushes", "Responses sent, by type"),
             triggers: gauge("pilot_push_triggers", "Publications that changed something"),
             rejects: gauge("pilot_total_xds_rejects", "Responses that proxies refused"),
-            expired_nonces: family(registry, "pilot_xds_expired_nonce", "Requests about a response that is no longer the last"),
+            expired_nonces: family(
+                registry,
+                "pilot_xds_expired_nonce",
+                "Requests about a response that is no longer the last",
+            ),
             lagging: gauge("pilot_xds_lagging", "Proxies cut because they did not keep up"),
             services: gauge("pilot_services", "Services known"),
             debounce,
@@ -84,11 +92,20 @@ impl Metrics {
             watch_errors: family(registry, "pilot_k8s_watch_errors", "Failed lists and watches, by kind"),
             events: family(registry, "pilot_k8s_cfg_events", "Events from the API server"),
             csr: gauge("citadel_server_csr_count", "Certificate requests"),
-            unauthenticated: gauge("citadel_server_authentication_failure_count", "Unauthenticated certificate requests"),
-            csr_unreadable: gauge("citadel_server_csr_parsing_err_count", "Certificate requests that could not be read"),
+            unauthenticated: gauge(
+                "citadel_server_authentication_failure_count",
+                "Unauthenticated certificate requests",
+            ),
+            csr_unreadable: gauge(
+                "citadel_server_csr_parsing_err_count",
+                "Certificate requests that could not be read",
+            ),
             sign_errors: gauge("citadel_server_csr_sign_err_count", "Certificate requests that could not be signed"),
             issued: gauge("citadel_server_success_cert_issuance_count", "Certificates issued"),
-            root_expiry: gauge("citadel_server_root_cert_expiry_timestamp", "End of the signing certificate, seconds since 1970"),
+            root_expiry: gauge(
+                "citadel_server_root_cert_expiry_timestamp",
+                "End of the signing certificate, seconds since 1970",
+            ),
         }
     }
 

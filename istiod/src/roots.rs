@@ -45,6 +45,8 @@ struct Known {
     maps: BTreeMap<String, Option<String>>,
     /// Namespaces in the list that is being read.
     listed: BTreeSet<String>,
+    /// Namespaces of the ConfigMaps in the list that is being read.
+    listed_maps: BTreeSet<String>,
     /// Whether both lists were read once.
     synced: (bool, bool),
     /// Failures in a row, by namespace.
@@ -70,8 +72,11 @@ impl RootDistributor {
                     Some(event) => {
                         known.see(event);
                         // A list comes as many events: take what is there before looking at the whole.
-                        while let Ok(Some(event)) = tokio::time::timeout(GATHER, events.next()).await {
-                            known.see(event);
+                        for _ in 0..GATHER_MAX {
+                            match tokio::time::timeout(GATHER, events.next()).await {
+                                Ok(Some(event)) => known.see(event),
+                                Ok(None) | Err(_) => break,
+                            }
                         }
                     }
                     None => return,
@@ -181,14 +186,20 @@ impl Known {
             Seen::Namespace(Event::Delete(one)) => {
                 self.namespaces.remove(&one.metadata.name.unwrap_or_default());
             }
-            Seen::Map(Event::Init) => self.maps.clear(),
+            Seen::Map(Event::Init) => self.listed_maps.clear(),
             Seen::Map(Event::InitApply(map) | Event::Apply(map)) if is_ours(&map) => {
                 let marked = map.metadata.labels.as_ref().and_then(|all| all.get(labels::ISTIO_CONFIG));
                 let bundle = map.data.and_then(|mut data| data.remove(labels::ROOT_CERT_KEY));
                 let bundle = bundle.filter(|_| marked.is_some_and(|value| value == "true"));
-                self.maps.insert(map.metadata.namespace.unwrap_or_default(), bundle);
+                let namespace = map.metadata.namespace.unwrap_or_default();
+                self.listed_maps.insert(namespace.clone());
+                self.maps.insert(namespace, bundle);
             }
-            Seen::Map(Event::InitDone) => self.synced.1 = true,
+            Seen::Map(Event::InitDone) => {
+                let listed = std::mem::take(&mut self.listed_maps);
+                self.maps.retain(|namespace, _| listed.contains(namespace));
+                self.synced.1 = true;
+            }
             Seen::Map(Event::Delete(map)) if is_ours(&map) => {
                 self.maps.remove(&map.metadata.namespace.unwrap_or_default());
             }
@@ -229,6 +240,8 @@ const EXCLUDED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-stora
 const TRIES_MAX: u32 = 5;
 /// Pause that ends a burst of events.
 const GATHER: Duration = Duration::from_millis(20);
+/// Events that are taken at once.
+const GATHER_MAX: usize = 10_000;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(2);
 /// Everything is looked at again at least this often.
@@ -272,7 +285,10 @@ mod tests {
         let mut going = namespace("going");
         known.see(Seen::Namespace(Event::Apply(going.clone())));
         assert_eq!(known.lacking("root"), ["going"]);
-        going.status = Some(k8s_openapi::api::core::v1::NamespaceStatus { phase: Some("Terminating".into()), ..Default::default() });
+        going.status = Some(k8s_openapi::api::core::v1::NamespaceStatus {
+            phase: Some("Terminating".into()),
+            ..Default::default()
+        });
         known.see(Seen::Namespace(Event::Apply(going)));
         assert!(known.lacking("root").is_empty());
         known.see(Seen::Namespace(Event::Apply(namespace("hopeless"))));

@@ -52,7 +52,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     let (signal, watch) = drain::channel();
     let plane = Plane::new(config.clone(), client, settings, watch.clone());
     let authority = plane.authority().await.context("certificate authority")?;
-    let serving = Serving::new(dns_names(&config.custom_hosts, &config.revision, &config.namespace), authority.clone())?;
+    let serving =
+        Serving::new(dns_names(&config.custom_hosts, &config.revision, &config.namespace), authority.clone())?;
     plane.serve_http().await?;
     plane.serve_grpc(&serving, authority.clone()).await?;
     plane.control(authority);
@@ -65,6 +66,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     if !signal.drain_within(shutdown).await {
         tracing::warn!(proxies = hub.connections().len(), "open streams were cut");
     }
+    tracing::info!("stopped");
     Ok(())
 }
 
@@ -129,7 +131,8 @@ impl Plane {
             None => {
                 let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &config.namespace);
                 let trust_domain = self.settings().trust_domain.clone();
-                let made = self_signed::load_or_create(&secrets, &config.namespace, &trust_domain, SystemTime::now()).await?;
+                let made =
+                    self_signed::load_or_create(&secrets, &config.namespace, &trust_domain, SystemTime::now()).await?;
                 (Source::SelfSigned { secrets, namespace: config.namespace.clone(), trust_domain }, made)
             }
         };
@@ -238,8 +241,10 @@ impl Plane {
             .http2_keepalive_timeout(Some(timeout))
             .max_concurrent_streams(STREAMS_MAX);
         match self.config.max_connection_age {
-            // Jitter, so that proxies that came together do not leave together.
-            Some(age) => server.max_connection_age(age.mul_f64(rand::random_range(0.9..1.1))).max_connection_age_grace(AGE_GRACE),
+            // Jitter, so that replicas do not shed their proxies at the same time.
+            Some(age) => {
+                server.max_connection_age(age.mul_f64(rand::random_range(0.9..1.1))).max_connection_age_grace(AGE_GRACE)
+            }
             None => server,
         }
     }

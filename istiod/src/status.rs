@@ -144,7 +144,10 @@ mod tests {
         assert_eq!(first.last_transition_time.as_deref(), Some("1970-01-01T00:00:00Z"));
         assert_eq!(condition(&status(true, 1), Some(&first), at(60)), first);
         let second = condition(&status(true, 2), Some(&first), at(60));
-        assert_eq!((second.last_transition_time, second.observed_generation), (first.last_transition_time.clone(), Some(2)));
+        assert_eq!(
+            (second.last_transition_time, second.observed_generation),
+            (first.last_transition_time.clone(), Some(2))
+        );
         let third = condition(&status(false, 2), Some(&first), at(60));
         assert_eq!(third.last_transition_time.as_deref(), Some("1970-01-01T00:01:00Z"));
     }

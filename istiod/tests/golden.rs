@@ -40,7 +40,8 @@ fn every_topic() {
 
 fn translate(input: &Path) -> Value {
     let text = std::fs::read_to_string(input).unwrap();
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
     let mut model = Model::default();
     let mut broken = BTreeMap::new();
     for document in documents {
@@ -49,7 +50,8 @@ fn translate(input: &Path) -> Value {
             model.apply(Change::Settings(Arc::new(settings(&document))));
             continue;
         }
-        let kind = Kind::ALL.into_iter().find(|one| one.name() == kind).unwrap_or_else(|| panic!("unknown kind {kind:?}"));
+        let kind =
+            Kind::ALL.into_iter().find(|one| one.name() == kind).unwrap_or_else(|| panic!("unknown kind {kind:?}"));
         let object: DynamicObject = serde_json::from_value(document).unwrap();
         let change = convert::change(kind, object, "default");
         if let Change::Broken { key, reason, .. } = &change {

@@ -174,6 +174,7 @@ fn pod_settings(interface: &str, ipv6: bool) -> Vec<String> {
 
 /// Makes the bridge with the node's addresses when it is not there. Callers hold the lease lock.
 async fn ensure_bridge(links: &Links, bridge: &str, ranges: &Ranges) -> Result<(), LinkError> {
+    keep_filter_off_bridges()?;
     if links.exists(bridge) {
         return Ok(());
     }
@@ -184,6 +185,18 @@ async fn ensure_bridge(links: &Links, bridge: &str, ranges: &Ranges) -> Result<(
             set_sysctl(&format!("ipv6/conf/{bridge}/accept_dad"), "0")?;
         }
         links.add_address(bridge, subnet).await?;
+    }
+    Ok(())
+}
+
+/// Packets are translated where they are routed. Translated in the bridge as well they would go
+/// round the node's routing, and a pod could not reach itself through a Service. The kernel module
+/// that does it may be loaded at any time and starts switched on, so every pod sets this anew.
+fn keep_filter_off_bridges() -> Result<(), LinkError> {
+    for setting in ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
+        if std::path::Path::new("/proc/sys/net").join(setting).exists() {
+            set_sysctl(setting, "0")?;
+        }
     }
     Ok(())
 }

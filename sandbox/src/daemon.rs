@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -83,6 +84,7 @@ pub fn main(options: &str) -> u8 {
     let _ = nix::sys::prctl::set_name(init::PROCESS_NAME);
     // The first process blocks what it waits for, and that is inherited.
     let _ = mesh_sys::process::init_signals().thread_unblock();
+    raise_descriptor_limit();
     let outcome = serde_json::from_str(options)
         .context("reading the daemon's options")
         .and_then(|options| serve(&options, TcpListener::from(listener), &mut ready));
@@ -93,6 +95,15 @@ pub fn main(options: &str) -> u8 {
             Readiness::Failed(format!("{error:#}")).tell(&mut ready);
             1
         }
+    }
+}
+
+/// A pod takes a handful of descriptors, a connection through a proxy two: the usual soft limit of
+/// 1024 is for programs that use select(2). Containers inherit what is set here.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // The lower limit stays in force where this is refused.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

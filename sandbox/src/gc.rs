@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Weak, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     api::{ApiServer, DeleteOptions, Propagation},
@@ -18,13 +20,24 @@ const TASKS_PER_TURN: usize = 64;
 /// How long a server that nobody uses any more may wait for work before that is noticed.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
+/// Life of an event, as in Kubernetes.
+const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+/// How often events are looked through.
+const EVENT_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Collects until the server is dropped.
 pub(crate) async fn run(server: Weak<ApiServer>) {
     let mut done = 0;
+    let mut swept = Instant::now();
     loop {
         let Some(store) = server.upgrade().map(|server| server.store().clone()) else { return };
-        let Ok(task) = tokio::time::timeout(IDLE_CHECK, store.next_task()).await else { continue };
+        let task = tokio::time::timeout(IDLE_CHECK, store.next_task()).await.ok();
         let Some(server) = server.upgrade() else { return };
+        if swept.elapsed() >= EVENT_SWEEP_INTERVAL {
+            swept = Instant::now();
+            server.expire_events(Timestamp::now().saturating_sub(EVENT_LIFE).unwrap_or(Timestamp::MIN));
+        }
+        let Some(task) = task else { continue };
         tracing::trace!(?task, "collecting");
         server.collect(&task);
         done += 1;
@@ -41,6 +54,20 @@ impl ApiServer {
             Task::Owner { resource, key } => self.collect_owner(resource, key),
             Task::Namespace { name } => self.collect_namespace(name),
             Task::Definition { name } => self.collect_definition(name),
+        }
+    }
+
+    /// Deletes events that nobody has repeated since a moment.
+    fn expire_events(&self, before: Timestamp) {
+        let events = ResourceKey::new("", "events");
+        for event in self.store.list(&events, None).items {
+            let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
+            let last =
+                times.iter().filter_map(|path| event.value().pointer(path)?.as_str()?.parse::<Timestamp>().ok()).max();
+            if last.is_none_or(|last| last < before) {
+                let key = ObjectKey::new(event.namespace(), event.name());
+                self.begin_deletion(&events, &key, Propagation::Background, event.uid());
+            }
         }
     }
 
@@ -181,4 +208,30 @@ fn retain(object: &mut Value, field: &str, keep: impl Fn(&Value) -> bool) -> boo
         metadata.remove(field);
     }
     after != before
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{
+        api::{ApiConfig, ApiServer},
+        backend::NoNodes,
+        store::{Expect, ObjectKey, ResourceKey},
+    };
+
+    #[tokio::test]
+    async fn old_events_go_and_repeated_ones_stay() {
+        let server = ApiServer::new(ApiConfig::new(NoNodes::shared())).unwrap();
+        let events = ResourceKey::new("", "events");
+        for (name, last) in [("old", "2026-01-01T00:00:00Z"), ("repeated", "2026-01-01T02:00:00Z")] {
+            let created = "2026-01-01T00:00:00Z";
+            let event = json!({"apiVersion": "v1", "kind": "Event", "lastTimestamp": last,
+                "metadata": {"name": name, "namespace": "default", "uid": name, "creationTimestamp": created}});
+            server.store.put(&events, &ObjectKey::namespaced("default", name), event, Expect::Absent).unwrap();
+        }
+        server.expire_events("2026-01-01T01:00:00Z".parse().unwrap());
+        let left = server.store.list(&events, None).items;
+        assert_eq!(left.iter().map(|event| event.name()).collect::<Vec<_>>(), ["repeated"]);
+    }
 }

@@ -8,7 +8,6 @@
 
 mod container;
 mod env;
-mod events;
 mod fields;
 mod hook;
 mod node;
@@ -35,9 +34,9 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::events::Recorder;
 use crate::informer::{Informer, Informers, Key, KeyQueue, key_of};
 use crate::runtime::NodeRuntime;
-use events::Recorder;
 use fields::Placement;
 use pod_worker::PodView;
 use record::PodState;
@@ -113,7 +112,7 @@ pub async fn run(
     cache.synced().await;
     let fields = format!("spec.nodeName={}", runtime.node_name());
     let pods = Informer::start(Api::<Pod>::all(client.clone()), watcher::Config::default().fields(&fields));
-    let events = Recorder::start(client.clone(), runtime.node_name().to_owned());
+    let events = Recorder::start(client.clone(), "kubelet", Some(runtime.node_name().to_owned()));
     let kubelet = Arc::new(Kubelet { client, cache, runtime, config, events, capacity });
     dispatch(kubelet, pods).await;
     Ok(())

@@ -10,6 +10,7 @@ pub mod control;
 pub mod controllers;
 pub mod daemon;
 pub mod dns;
+mod events;
 pub mod fabric;
 pub mod gc;
 pub mod images;

@@ -1,1 +1,25 @@
-//! Being written.
+//! The node proxy: takes the connections of every enrolled pod of its node, tunnels them over
+//! mutually authenticated HBONE, and enforces layer-4 policy where they arrive.
+//!
+//! Read in the order in which a connection meets the code: `node` (which pods), `pod`, `outbound`,
+//! [`route`], `inbound`, `copy`, [`report`]. [`state`] is what the control plane said.
+
+mod failure;
+mod inbound;
+mod joined;
+mod outbound;
+pub mod admin;
+pub mod config;
+pub mod connections;
+pub mod copy;
+pub mod dial;
+pub mod explain;
+pub mod limits;
+pub mod node;
+pub mod pod;
+pub mod report;
+pub mod route;
+pub mod shared;
+pub mod start;
+pub mod state;
+pub mod workers;

@@ -161,7 +161,11 @@ impl Authority {
         let (public_key, common_name) = request(csr_pem)?;
         let life = if requested.is_zero() { lifetimes.default } else { requested };
         if life > lifetimes.max {
-            return Err(bad(format!("lifetime of {} s asked for, at most {} s are given", life.as_secs(), lifetimes.max.as_secs())));
+            return Err(bad(format!(
+                "lifetime of {} s asked for, at most {} s are given",
+                life.as_secs(),
+                lifetimes.max.as_secs()
+            )));
         }
         let name = identity.to_string().try_into().map_err(|_| bad(format!("identity {identity} is not ASCII")))?;
         let mut params = self.leaf(now, life)?;
@@ -191,7 +195,8 @@ impl Authority {
         let names = dns_names.iter().map(|name| name.as_str().try_into().map(SanType::DnsName));
         params.subject_alt_names = names.collect::<Result<_, _>>().map_err(failed)?;
         let leaf = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        let intermediates = certificates(&self.intermediates.concat()).map_err(|reason| SignError::Failed { reason })?;
+        let intermediates =
+            certificates(&self.intermediates.concat()).map_err(|reason| SignError::Failed { reason })?;
         let chain = std::iter::once(leaf.der().clone()).chain(intermediates).collect();
         Ok((chain, key.serialize_der()))
     }
@@ -232,7 +237,9 @@ fn request(csr_pem: &str) -> Result<(SubjectPublicKeyInfo, Option<String>), Sign
     let info = &csr.certification_request_info;
     match info.subject_pki.parsed() {
         Ok(PublicKey::RSA(key)) if key.key_size() >= RSA_BITS_MIN => {}
-        Ok(PublicKey::RSA(key)) => return Err(bad(format!("RSA key of {} bits, at least {RSA_BITS_MIN} are wanted", key.key_size()))),
+        Ok(PublicKey::RSA(key)) => {
+            return Err(bad(format!("RSA key of {} bits, at least {RSA_BITS_MIN} are wanted", key.key_size())));
+        }
         Ok(PublicKey::EC(key)) if matches!(key.key_size(), 256 | 384) => {}
         _ => return Err(bad("its key is neither RSA nor ECDSA on P-256 or P-384".into())),
     }
@@ -266,7 +273,8 @@ fn chains_to(
         if parsed.into_iter().any(|root| root.as_raw() == current.as_raw() || issued(&root)) {
             return Ok(());
         }
-        let next = chain.iter().filter_map(|one| parse(one).ok()).find(|one| one.as_raw() != current.as_raw() && issued(one));
+        let next =
+            chain.iter().filter_map(|one| parse(one).ok()).find(|one| one.as_raw() != current.as_raw() && issued(one));
         match next {
             Some(next) => current = next,
             None => break,

@@ -137,9 +137,10 @@ pub fn claim(
     if !trusted.contains(&account) {
         return Err(Refusal::Untrusted { caller: account.to_string() });
     }
-    let identity: Identity = requested
-        .parse()
-        .map_err(|error| Refusal::Malformed { found: requested.chars().take(SHOWN_MAX).collect(), reason: format!("{error}") })?;
+    let identity: Identity = requested.parse().map_err(|error| Refusal::Malformed {
+        found: requested.chars().take(SHOWN_MAX).collect(),
+        reason: format!("{error}"),
+    })?;
     if identity.trust_domain() != trust_domain {
         return Err(Refusal::ForeignTrustDomain { found: identity, own: trust_domain.clone() });
     }
@@ -228,7 +229,8 @@ mod tests {
 
     fn check(caller: &Caller, requested: &str, cluster: &Cluster) -> Result<(), String> {
         let trusted = [NamespacedName::new("istio-system", "ztunnel")];
-        let claim = claim(caller, requested, &trusted, &TrustDomain::default()).map_err(|refusal| refusal.to_string())?;
+        let claim =
+            claim(caller, requested, &trusted, &TrustDomain::default()).map_err(|refusal| refusal.to_string())?;
         verify(&claim, cluster).map_err(|refusal| refusal.to_string())
     }
 

@@ -63,7 +63,8 @@ pub fn plugged(folder: &Path) -> Result<Option<CaMaterial>, MaterialError> {
     if read("istio-generated")?.is_some() {
         return Ok(None);
     }
-    let missing = |missing, present| MaterialError::Incomplete { folder: folder.display().to_string(), missing, present };
+    let missing =
+        |missing, present| MaterialError::Incomplete { folder: folder.display().to_string(), missing, present };
     if let Some(cert_pem) = read("ca-cert.pem")? {
         let key_pem = read("ca-key.pem")?.ok_or_else(|| missing("ca-key.pem", "ca-cert.pem"))?;
         let root_pem = read("root-cert.pem")?.ok_or_else(|| missing("root-cert.pem", "ca-cert.pem"))?;

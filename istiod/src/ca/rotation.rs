@@ -118,7 +118,8 @@ pub fn accept(old: &CaMaterial, new: &CaMaterial, multi_root: bool) -> Result<()
 }
 
 fn blocks(pem: &str) -> Vec<String> {
-    let mut blocks: Vec<_> = pem.split_inclusive("-----END CERTIFICATE-----").map(|one| one.trim().to_owned()).collect();
+    let mut blocks: Vec<_> =
+        pem.split_inclusive("-----END CERTIFICATE-----").map(|one| one.trim().to_owned()).collect();
     blocks.retain(|one| !one.is_empty());
     blocks.sort();
     blocks

@@ -164,7 +164,12 @@ fn material(secret: &Secret) -> Result<CaMaterial, SelfSignedError> {
     let wanted = |key| text(key).ok_or(SelfSignedError::Incomplete { key });
     let cert_pem = wanted("ca-cert.pem")?;
     let root_pem = text("root-cert.pem").unwrap_or_else(|| cert_pem.clone());
-    Ok(CaMaterial { key_pem: wanted("ca-key.pem")?, chain_pem: text("cert-chain.pem").unwrap_or_default(), cert_pem, root_pem })
+    Ok(CaMaterial {
+        key_pem: wanted("ca-key.pem")?,
+        chain_pem: text("cert-chain.pem").unwrap_or_default(),
+        cert_pem,
+        root_pem,
+    })
 }
 
 /// Life of a self-made root.

@@ -90,7 +90,8 @@ fn issue(authority: &Authority, names: &[String]) -> Result<CertifiedKey, Servin
 /// Names under which data planes know the control plane.
 pub fn dns_names(custom: &[String], revision: &str, namespace: &str) -> Vec<String> {
     let mut names = custom.to_vec();
-    let suffixes = if revision == "default" { vec![String::new()] } else { vec![String::new(), format!("-{revision}")] };
+    let suffixes =
+        if revision == "default" { vec![String::new()] } else { vec![String::new(), format!("-{revision}")] };
     for suffix in suffixes {
         for service in ["istiod", "istiod-remote", "istio-pilot"] {
             names.push(format!("{service}{suffix}.{namespace}.svc"));

@@ -102,7 +102,11 @@ impl DiscoveryFlags {
             ("--networksConfig", self.networks_config.is_some(), "ambient reads the network from a namespace label"),
             ("--kubernetesApiQPS", self.kubernetes_api_qps.is_some(), "requests are not limited"),
             ("--kubernetesApiBurst", self.kubernetes_api_burst.is_some(), "requests are not limited"),
-            ("--registries", self.registries.as_deref().is_some_and(|one| one != "Kubernetes"), "only Kubernetes is read"),
+            (
+                "--registries",
+                self.registries.as_deref().is_some_and(|one| one != "Kubernetes"),
+                "only Kubernetes is read",
+            ),
             ("--cniNamespace", self.cni_namespace.is_some(), "the node agent is not watched"),
             ("--tls-cipher-suites", self.tls_cipher_suites.is_some(), "the safe suites of the TLS library are used"),
             ("--tls-min-version", self.tls_min_version.is_some(), "TLS 1.2 and 1.3 are served"),
@@ -120,6 +124,7 @@ pub(super) fn log_filter(levels: &str) -> String {
         Some((scope, level)) => format!("{scope}={level}"),
         None => part.trim().to_owned(),
     };
-    let filter: Vec<_> = levels.split(',').map(directive).map(|one| one.replace("fatal", "error").replace("none", "off")).collect();
+    let filter: Vec<_> =
+        levels.split(',').map(directive).map(|one| one.replace("fatal", "error").replace("none", "off")).collect();
     filter.join(",")
 }

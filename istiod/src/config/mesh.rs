@@ -64,12 +64,17 @@ pub fn settings(text: &str, config: &Config) -> Result<(MeshSettings, Vec<String
         root_namespace: root.into(),
         system_namespace: config.namespace.as_str().into(),
         revision: Arc::from(config.revision.as_str()),
-        l7_deny_at_l4: strict("l7DenyAtL4"),
+        l7_deny_at_l4: strict(L7_DENY_AT_L4),
         dry_run: config.dry_run,
         discovery_selectors: mesh.discovery_selectors,
     };
-    Ok((settings, mesh.others.into_keys().collect()))
+    let weakened =
+        mesh.promises.iter().filter(|(name, promise)| **promise == Promise::Reference && *name != L7_DENY_AT_L4);
+    let idle = weakened.map(|(name, _)| format!("promises.{name}"));
+    Ok((settings, mesh.others.into_keys().chain(idle).collect()))
 }
 
 /// Promises with a switch.
-const PROMISES: [&str; 4] = ["l7DenyAtL4", "waypointRequired", "policyBeforeTraffic", "unservedFields"];
+const PROMISES: [&str; 4] = [L7_DENY_AT_L4, "waypointRequired", "policyBeforeTraffic", "unservedFields"];
+/// The promise that already has both forms; the others are always strict.
+const L7_DENY_AT_L4: &str = "l7DenyAtL4";

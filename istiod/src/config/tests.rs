@@ -37,7 +37,11 @@ fn the_arguments_of_the_chart_are_understood() {
         "30m",
         "--log_as_json",
     ];
-    let env = [("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel, other/zt"), ("POD_NAMESPACE", "mesh"), ("CLUSTER_ID", "c1")];
+    let env = [
+        ("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/ztunnel, other/zt"),
+        ("POD_NAMESPACE", "mesh"),
+        ("CLUSTER_ID", "c1"),
+    ];
     let config = config(&args, &env).unwrap();
     assert_eq!(config.max_connection_age, Some(Duration::from_secs(1800)));
     assert_eq!(config.log_filter, "info,ads=debug");
@@ -49,7 +53,12 @@ fn the_arguments_of_the_chart_are_understood() {
 fn every_mistake_is_reported() {
     let env = [("PILOT_DEBOUNCE_AFTER", "soon"), ("XDS_AUTH", "yes"), ("CA_TRUSTED_NODE_ACCOUNTS", "ztunnel")];
     let error = config(&["--shutdownDuration=x"], &env).unwrap_err();
-    for part in ["PILOT_DEBOUNCE_AFTER=\"soon\"", "XDS_AUTH=\"yes\"", "CA_TRUSTED_NODE_ACCOUNTS=\"ztunnel\"", "--shutdownDuration=\"x\""] {
+    for part in [
+        "PILOT_DEBOUNCE_AFTER=\"soon\"",
+        "XDS_AUTH=\"yes\"",
+        "CA_TRUSTED_NODE_ACCOUNTS=\"ztunnel\"",
+        "--shutdownDuration=\"x\"",
+    ] {
         assert!(error.contains(part), "{part} is missing from {error}");
     }
 }
@@ -68,13 +77,13 @@ fn mesh_configuration() {
     let (settings, others) = mesh::settings("", &config).unwrap();
     assert_eq!(settings, crate::world::MeshSettings::default());
     assert!(others.is_empty());
-    let text = "trustDomain: td.acme\nrootNamespace: root\npromises: {l7DenyAtL4: reference}\naccessLogFile: /dev/stdout\n\
+    let text = "trustDomain: td.acme\nrootNamespace: root\npromises: {l7DenyAtL4: reference, waypointRequired: reference}\naccessLogFile: /dev/stdout\n\
                 discoverySelectors: [{matchLabels: {mesh: 'on'}}]\n";
     let (settings, others) = mesh::settings(text, &config).unwrap();
     assert_eq!((settings.trust_domain.as_str(), &*settings.root_namespace), ("td.acme", "root"));
     assert!(!settings.l7_deny_at_l4);
     assert_eq!(settings.discovery_selectors.len(), 1);
-    assert_eq!(others, ["accessLogFile"]);
+    assert_eq!(others, ["accessLogFile", "promises.waypointRequired"]);
     for (text, part) in [
         ("trustDomain: a/b", "trustDomain"),
         ("promises: {fast: strict}", "\"fast\" is unknown"),

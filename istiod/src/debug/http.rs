@@ -72,7 +72,8 @@ async fn guard<R: TokenReviewer>(State(state): State<Arc<DebugState<R>>>, reques
         Ok(_) => (StatusCode::FORBIDDEN, "only the control plane's namespace may ask\n").into_response(),
         Err(error) => {
             tracing::debug!(reason = %error, "debug request refused");
-            (StatusCode::UNAUTHORIZED, "ask from this machine, or with a token of the control plane's namespace\n").into_response()
+            (StatusCode::UNAUTHORIZED, "ask from this machine, or with a token of the control plane's namespace\n")
+                .into_response()
         }
     }
 }
@@ -108,7 +109,8 @@ async fn ambientz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
         (model.addresses().values().cloned().collect(), model.authorizations().values().cloned().collect())
     };
     let (services, workloads): (Vec<_>, Vec<_>) = addresses.iter().partition(|one| one.is_group);
-    let views = |all: Vec<&Arc<mesh_xds::server::Resource>>| all.into_iter().map(|one| view::address(one)).collect::<Vec<_>>();
+    let views =
+        |all: Vec<&Arc<mesh_xds::server::Resource>>| all.into_iter().map(|one| view::address(one)).collect::<Vec<_>>();
     let policies: Vec<_> = policies.iter().map(|one| view::authorization(one)).collect();
     Json(json!({"workloads": views(workloads), "services": views(services), "policies": policies}))
 }

@@ -93,7 +93,8 @@ fn policy_view(policy: &Authorization) -> Value {
 
 fn matcher(one: &Match) -> Value {
     let strings = |list: &[StringMatch]| list.iter().map(string).collect::<Vec<_>>();
-    let blocks = |list: &[Block]| list.iter().map(|one| format!("{}/{}", ip(&one.address), one.length)).collect::<Vec<_>>();
+    let blocks =
+        |list: &[Block]| list.iter().map(|one| format!("{}/{}", ip(&one.address), one.length)).collect::<Vec<_>>();
     let accounts = |list: &[ServiceAccountMatch]| {
         list.iter().map(|one| format!("{}/{}", one.namespace, one.service_account)).collect::<Vec<_>>()
     };

@@ -37,10 +37,7 @@ pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
 /// Namespace (empty for cluster-wide kinds) and name.
 pub fn key(object: &DynamicObject) -> NamespacedName {
     let metadata = &object.metadata;
-    NamespacedName::new(
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default(),
-    )
+    NamespacedName::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
 /// Why an object cannot be used; names field and value.

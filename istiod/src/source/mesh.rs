@@ -68,7 +68,9 @@ pub async fn follow(client: Client, config: Arc<Config>, changes: mpsc::Sender<C
                     return;
                 }
             }
-            Err(error) => tracing::error!(%error, "the new mesh configuration is not used, the last one stays in force"),
+            Err(error) => {
+                tracing::error!(%error, "the new mesh configuration is not used, the last one stays in force")
+            }
         }
     }
 }

@@ -167,7 +167,8 @@ impl Model {
         let elsewhere = *pod.key.namespace != *root && world.visible(root);
         let global = elsewhere.then(|| world.authorizations_in(root)).into_iter().flatten();
         let selecting = own.chain(global).filter(|policy| {
-            policy.selector.as_ref().is_some_and(|selector| pod.labels.contains(selector)) && policy::is_sent(policy, settings)
+            policy.selector.as_ref().is_some_and(|selector| pod.labels.contains(selector))
+                && policy::is_sent(policy, settings)
         });
         let mut keys: Vec<_> = selecting.map(|policy| policy.key.to_string()).collect();
         keys.sort();

@@ -46,9 +46,9 @@ pub fn converted(peer: &PeerAuthentication, world: &World) -> Option<Authorizati
     let rules = match ports(peer, base(peer, world)) {
         Ports::Uniform => return None,
         Ports::Exempt(exempt) => {
-            let ports = exempt.iter().map(|port| {
-                clause(Match { not_destination_ports: vec![(*port).into()], ..Match::default() })
-            });
+            let ports = exempt
+                .iter()
+                .map(|port| clause(Match { not_destination_ports: vec![(*port).into()], ..Match::default() }));
             vec![Rule { clauses: [clause(no_identity())].into_iter().chain(ports).collect() }]
         }
         Ports::Strict(strict) => {

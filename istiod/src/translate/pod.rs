@@ -82,11 +82,7 @@ pub(super) fn trust_domain(domain: &TrustDomain) -> String {
 fn locality(locality: &Locality) -> Option<WireLocality> {
     let Locality { region, zone, subzone } = locality;
     let known = !(region.is_empty() && zone.is_empty() && subzone.is_empty());
-    known.then(|| WireLocality {
-        region: region.to_string(),
-        zone: zone.to_string(),
-        subzone: subzone.to_string(),
-    })
+    known.then(|| WireLocality { region: region.to_string(), zone: zone.to_string(), subzone: subzone.to_string() })
 }
 
 fn canonical_name(pod: &Pod) -> String {

@@ -15,8 +15,8 @@ use mesh_wire::security::{Action, Authorization, Clause, Match, Rule, Scope};
 
 use crate::world::{AuthorizationPolicy, MeshSettings};
 use attributes::Attributes;
-pub use verdict::Verdict;
 use verdict::Notes;
+pub use verdict::Verdict;
 
 /// What becomes of one policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,9 @@ impl Converter<'_> {
                 Action::Allow if l7 || alternative.unmatchable || alternative.matcher == Match::default() => {}
                 Action::Allow => matches.push(alternative.matcher),
                 // Everything that could be judged is gone: as if it matched (strict), or as the reference sends it.
-                Action::Deny if alternative.matcher == Match::default() && (self.strict || !l7) => return Reduced::Holds,
+                Action::Deny if alternative.matcher == Match::default() && (self.strict || !l7) => {
+                    return Reduced::Holds;
+                }
                 Action::Deny => matches.push(alternative.matcher),
             }
         }

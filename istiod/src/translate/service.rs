@@ -3,9 +3,7 @@
 use mesh_core::addr::ip_to_bytes;
 use mesh_core::names::NamespacedName;
 use mesh_wire::workload::load_balancing::{HealthPolicy, Mode, Scope};
-use mesh_wire::workload::{
-    AppProtocol, IpFamilies, LoadBalancing, NetworkAddress, Port, Service as WireService,
-};
+use mesh_wire::workload::{AppProtocol, IpFamilies, LoadBalancing, NetworkAddress, Port, Service as WireService};
 
 use crate::world::{Distribution, Families, MeshSettings, Namespace, Protocol, Service, Slice, TargetPort};
 
@@ -13,12 +11,14 @@ use crate::world::{Distribution, Families, MeshSettings, Namespace, Protocol, Se
 ///
 /// # Source
 /// spec of the workload model, section 4.
-pub fn service(service: &Service, namespace: Option<&Namespace>, network: &str, settings: &MeshSettings) -> WireService {
-    let address = |ip: &std::net::IpAddr| NetworkAddress {
-        network: network.to_owned(),
-        address: ip_to_bytes(*ip),
-        length: None,
-    };
+pub fn service(
+    service: &Service,
+    namespace: Option<&Namespace>,
+    network: &str,
+    settings: &MeshSettings,
+) -> WireService {
+    let address =
+        |ip: &std::net::IpAddr| NetworkAddress { network: network.to_owned(), address: ip_to_bytes(*ip), length: None };
     let ports = service.ports.iter().map(|port| {
         let target = match port.target {
             TargetPort::Number(number) => number,

@@ -107,9 +107,10 @@ impl World {
     /// Services that select a pod by its labels, by name.
     pub fn services_selecting<'a>(&'a self, pod: &'a Pod) -> BTreeSet<&'a Arc<str>> {
         let namespace = &pod.key.namespace;
-        let candidates = pod.labels.iter().filter_map(|(key, value)| {
-            self.services_by_selector.get(&(namespace.clone(), key.clone(), value.clone()))
-        });
+        let candidates = pod
+            .labels
+            .iter()
+            .filter_map(|(key, value)| self.services_by_selector.get(&(namespace.clone(), key.clone(), value.clone())));
         candidates
             .flatten()
             .filter(|name| {

@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use crate::error::{HboneError, OpenError};
 use crate::keepalive::Keepalive;
-use crate::settings::{CLIENT_MAX_HEADER_BYTES, HANDSHAKE_BUDGET, RESPONSE_BUDGET, Settings};
+use crate::settings::{
+    CLIENT_MAX_HEADER_BYTES, HANDSHAKE_BUDGET, RESPONSE_BUDGET, Settings, UNREAD_FRAME_OVERHEAD_BYTES,
+};
 use crate::stream::H2Stream;
 
 /// A handle on one HTTP/2 connection; [`Driver`] does its work. The connection ends when the handle and all streams are
@@ -72,6 +74,7 @@ where
         .max_header_list_size(CLIENT_MAX_HEADER_BYTES)
         .enable_push(false)
         .initial_max_send_streams(settings.max_streams_per_connection)
+        .data_frame_budget(UNREAD_FRAME_OVERHEAD_BYTES)
         .max_send_buffer_size(settings.stream_window as usize);
     let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, builder.handshake(io));
     let (send, mut h2) = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
@@ -118,12 +121,15 @@ impl Connection {
             // Nothing is sent before the connection is ready, so a failure up to here is always safe to retry.
             let mut send = self.send.clone().ready().await.map_err(|e| (e, Retry::Safe))?;
             let (response, body) = send.send_request(request, false).map_err(|e| (e, Retry::Safe))?;
-            let response = response.await.map_err(|e| { let retry = retry_after(&e); (e, retry) })?;
+            let response = response.await.map_err(|e| {
+                let retry = retry_after(&e);
+                (e, retry)
+            })?;
             Ok((response, body))
         };
-        let answered = tokio::time::timeout(RESPONSE_BUDGET, exchange).await.map_err(|_| {
-            (OpenError::TimedOut { authority: authority.clone(), budget: RESPONSE_BUDGET }, Retry::No)
-        })?;
+        let answered = tokio::time::timeout(RESPONSE_BUDGET, exchange)
+            .await
+            .map_err(|_| (OpenError::TimedOut { authority: authority.clone(), budget: RESPONSE_BUDGET }, Retry::No))?;
         let (response, send) = answered.map_err(|(error, retry): (h2::Error, Retry)| {
             (OpenError::Broken { authority: authority.clone(), reason: error.to_string() }, retry)
         })?;

@@ -14,6 +14,7 @@ use crate::error::HboneError;
 use crate::keepalive::Keepalive;
 use crate::settings::{
     HANDSHAKE_BUDGET, SERVER_MAX_HEADER_BYTES, SERVER_MAX_STREAMS, SERVER_SEND_BUFFER_BYTES, Settings,
+    UNREAD_FRAME_OVERHEAD_BYTES,
 };
 use crate::stream::H2Stream;
 
@@ -36,6 +37,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             .max_frame_size(settings.frame_size)
             .max_header_list_size(SERVER_MAX_HEADER_BYTES)
             .max_concurrent_streams(SERVER_MAX_STREAMS)
+            .data_frame_budget(UNREAD_FRAME_OVERHEAD_BYTES)
             .max_send_buffer_size(SERVER_SEND_BUFFER_BYTES);
         let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, builder.handshake(io));
         let mut h2 = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
@@ -55,9 +57,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             if let Poll::Ready(dead) = self.keepalive.poll_dead(cx) {
                 return Poll::Ready(Some(Err(dead)));
             }
-            self.h2.poll_accept(cx).map(|accepted| {
-                Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from))
-            })
+            self.h2.poll_accept(cx).map(|accepted| Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from)))
         })
         .await
     }

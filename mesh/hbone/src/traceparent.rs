@@ -1,7 +1,7 @@
 //! The `traceparent` header: a random number that correlates the log lines of both ends of a tunnel.
 
-use http::header::HeaderName;
 use http::HeaderValue;
+use http::header::HeaderName;
 use rand::RngCore;
 
 /// Header name.

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use mesh_core::Identity;
-use mesh_wire::ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use mesh_wire::ca::IstioCertificateRequest;
+use mesh_wire::ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::Mutex;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};

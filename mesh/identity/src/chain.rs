@@ -1,7 +1,7 @@
 //! The certificate chain as the authority answers it.
 
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 /// A leaf, what to present with it, and what to trust.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ fn single(index: usize, pem: &str) -> Result<CertificateDer<'static>, ChainError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{pem, TestCa};
+    use crate::testing::{TestCa, pem};
 
     #[test]
     fn ca_row_9_every_root_of_the_last_element_is_trusted() {

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh_core::backoff::Backoff;
 use mesh_core::Identity;
+use mesh_core::backoff::Backoff;
 use tokio::sync::watch;
 
 use crate::error::CertError;

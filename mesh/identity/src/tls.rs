@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
-use rustls::crypto::CryptoProvider;
 use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 
 /// Which key exchanges are offered and accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,8 +27,7 @@ pub const ALPN_H2: &[u8] = b"h2";
 #[must_use]
 pub fn provider(key_exchange: KeyExchange) -> Arc<CryptoProvider> {
     let mut provider = default_provider();
-    provider.cipher_suites =
-        vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256];
+    provider.cipher_suites = vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256];
     if key_exchange == KeyExchange::PostQuantum {
         provider.kx_groups = vec![kx_group::X25519MLKEM768];
     }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use mesh_core::{Identity, TrustDomain};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature, CryptoProvider};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+};
 
 use crate::spiffe::identities_of;
-use crate::verify::{client_trust_domain, server_identity, VerifyError};
+use crate::verify::{VerifyError, client_trust_domain, server_identity};
 
 /// Checks callers of a server: chain to our roots, purpose, validity (all by webpki), then their trust domain.
 #[derive(Debug)]
@@ -29,9 +31,8 @@ impl ClientVerifier {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
         // A client of the mesh has one certificate only: hints about roots would be bytes for nothing.
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-            .clear_root_hint_subjects()
-            .build()?;
+        let chain =
+            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).clear_root_hint_subjects().build()?;
         Ok(Self { chain, own })
     }
 }

@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::chain::Chain;
 use crate::error::CertError;
 use crate::spiffe::identities_of;
-use crate::tls::{provider, KeyExchange, ALPN_H2, VERSIONS};
+use crate::tls::{ALPN_H2, KeyExchange, VERSIONS, provider};
 use crate::verifier::{ClientVerifier, ServerVerifier};
 
 /// A leaf with its key, the intermediates to present and the roots to trust. Immutable: renewal makes a new one, and
@@ -175,8 +175,8 @@ fn server_config(
     presented: &Arc<SingleCertAndKey>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ServerConfig>, String> {
-    let verifier = ClientVerifier::new(roots.clone(), identity.trust_domain().clone(), provider)
-        .map_err(|e| e.to_string())?;
+    let verifier =
+        ClientVerifier::new(roots.clone(), identity.trust_domain().clone(), provider).map_err(|e| e.to_string())?;
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(VERSIONS)
         .map_err(|e| e.to_string())?

@@ -1,6 +1,6 @@
 //! The client against a scripted control plane over real connections.
 
-#![allow(missing_docs, clippy::indexing_slicing)] // reason: a test binary
+#![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used)] // reason: a test binary, helpers included
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -239,9 +239,11 @@ impl Tls {
 async fn the_server_must_prove_one_of_two_names() {
     let tls = Tls::new();
     let root = RootSource::Inline(tls.root_pem.clone());
-    for (proves, alt, accepted) in
-        [("localhost", None, true), ("istiod.other.svc", None, false), ("istiod.other.svc", Some("istiod.other.svc"), true)]
-    {
+    for (proves, alt, accepted) in [
+        ("localhost", None, true),
+        ("istiod.other.svc", None, false),
+        ("istiod.other.svc", Some("istiod.other.svc"), true),
+    ] {
         let (addr, mut sessions) = serve(Some(tls.server(proves))).await;
         let address = format!("https://localhost:{}", addr.port());
         let alt_hostname = alt.map(str::to_owned);

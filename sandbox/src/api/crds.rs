@@ -11,7 +11,7 @@ use super::{
     resources::{Column, Resource, Scale, Shape, Version, version_rank},
 };
 use crate::{
-    schema::{self, FieldError},
+    schema::{self, FieldError, SchemaError},
     store::ResourceKey,
 };
 
@@ -166,9 +166,8 @@ fn resource(definition: &Value) -> Result<Resource, Vec<FieldError>> {
                 versions.push((served, version))
             }
             Ok(_) => {}
-            Err(reason) => {
-                let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
-                errors.push(FieldError { path, reason: format!("Invalid value: {reason}") });
+            Err(SchemaError { path, reason }) => {
+                errors.push(FieldError { path: format!("spec.versions[{at}].{path}"), reason });
             }
         }
         let fields = version.get("selectableFields").and_then(Value::as_array).into_iter().flatten();
@@ -209,10 +208,10 @@ fn resource(definition: &Value) -> Result<Resource, Vec<FieldError>> {
     })
 }
 
-fn served_version(group: &str, version: &Value) -> Result<Version, String> {
+fn served_version(group: &str, version: &Value) -> Result<Version, SchemaError> {
     let text = |path: &str| version.pointer(path).and_then(Value::as_str);
     let name = text("/name").unwrap_or_default().to_owned();
-    let schema = schema::from_crd_version(version).map_err(|error| error.to_string())?;
+    let schema = schema::from_crd_version(version)?;
     let pointer = |path: &str| text(path).map(|path| path.replace('.', "/"));
     let scale = version.pointer("/subresources/scale").map(|_| Scale {
         spec: pointer("/subresources/scale/specReplicasPath").unwrap_or_default(),

@@ -40,6 +40,12 @@ pub(crate) fn overlay(at: &Target<'_>, live: &Value, mut proposed: Value, part: 
             let mut value = live.clone();
             if part == Part::Status {
                 move_field(&mut proposed, &mut value, "status");
+                // As in Kubernetes: agents with no more than the right to write a pod's or node's status mark it so.
+                if matches!(at.resource.plural.as_str(), "pods" | "nodes") {
+                    for field in ["labels", "annotations"] {
+                        copy_meta(&proposed, &mut value, field);
+                    }
+                }
             } else {
                 let finalizers = proposed.pointer("/spec/finalizers").cloned().unwrap_or(json!([]));
                 if let Some(fields) = value.as_object_mut() {
@@ -74,6 +80,17 @@ fn move_field(from: &mut Value, to: &mut Value, field: &str) {
         match value {
             Some(value) => fields.insert(field.to_owned(), value),
             None => fields.remove(field),
+        };
+    }
+}
+
+/// Copies a field of the metadata, or removes it where the source has none.
+fn copy_meta(from: &Value, to: &mut Value, field: &str) {
+    let found = from.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
+    if let Some(metadata) = to.get_mut("metadata").and_then(Value::as_object_mut) {
+        match found {
+            Some(found) => metadata.insert(field.to_owned(), found),
+            None => metadata.remove(field),
         };
     }
 }

@@ -68,8 +68,11 @@ impl ApiServer {
                 "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             ));
         }
-        // YAML includes JSON, and duplicate keys are an error in it.
-        let sent = if matches!(kind, PatchKind::Apply { .. }) { body::yaml(bytes)? } else { body::json(bytes)? };
+        let sent = match kind {
+            // Most clients send JSON, which YAML includes; its own parser is faster and finds duplicates.
+            PatchKind::Apply { .. } => body::json(bytes).or_else(|_| body::yaml(bytes))?,
+            _ => body::json(bytes)?,
+        };
         let mut tries = PATCH_TRIES;
         loop {
             tries -= 1;
@@ -137,7 +140,9 @@ impl ApiServer {
         let mut applied = sent.value.clone();
         set_name(&mut applied, name);
         let unknown = schema.prune(&mut applied);
-        let problems = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+        let problems = (sent.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")))
+            .chain(unknown.iter().map(|path| format!("unknown field \"{path}\"")))
+            .collect();
         let mut warnings = Vec::new();
         report(at, name, problems, options, &mut warnings)?;
         let shown = live.as_ref().map(|live| at.resource.present(live.value(), &at.version.name));
@@ -168,7 +173,16 @@ impl ApiServer {
 pub(crate) fn patch_error(error: &PatchError) -> ApiError {
     match error {
         PatchError::Malformed { .. } => ApiError::bad_request(error.to_string()),
-        _ => ApiError::unprocessable(error.to_string()),
+        _ => {
+            // kubectl prints the causes of an invalid object, not its message.
+            let message = error.to_string();
+            let cause = Cause {
+                reason: "UnexpectedServerResponse".to_owned(),
+                message: message.clone(),
+                field: "patch".to_owned(),
+            };
+            ApiError { causes: vec![cause], ..ApiError::unprocessable(message) }
+        }
     }
 }
 

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::store::ObjectKey;
 
+/// Retries of a replacement without a revision that met somebody else's write.
+const REPLACE_TRIES: usize = 8;
 /// Longest name of a field manager.
 const MANAGER_CHARS_MAX: usize = 128;
 
@@ -217,7 +219,9 @@ impl<'a> Call<'a> {
         let at = self.at();
         let form = negotiate::object_form(&parts.headers)?;
         match parts.method {
-            Method::GET if self.path.watch => self.server.watch(&at, self.resource, self.params, form),
+            Method::GET if self.path.watch || self.params.flag("watch") => Err(ApiError::not_implemented(
+                "watches of one object by its path; watch the collection with fieldSelector=metadata.name=NAME",
+            )),
             Method::GET => self.server.get(&at, name, self.params, form),
             Method::PUT => self.replace(name, Part::Main, parts, body).await,
             Method::PATCH => self.patch(name, Part::Main, parts, body).await,
@@ -291,10 +295,16 @@ impl<'a> Call<'a> {
             let error = crate::schema::FieldError { path: "metadata.resourceVersion".to_owned(), reason };
             return Err(ApiError::invalid(&self.resource.group, &self.resource.kind, name, vec![error]));
         }
+        let mut tries = REPLACE_TRIES;
         loop {
+            tries -= 1;
             let live = self.server.fetch(&at, name)?;
             match self.server.update(&at, &live, sent.clone(), (part, Tracking::Update), &options) {
-                Err(error) if unconditional && error.reason == "Conflict" && self.moved(name, live.revision()) => {}
+                Err(error)
+                    if tries > 0
+                        && unconditional
+                        && error.reason == "Conflict"
+                        && self.moved(name, live.revision()) => {}
                 result => return result.map(|written| self.written(&written, form)),
             }
         }

@@ -17,6 +17,9 @@ use crate::fabric::NODE_INTERFACE;
 /// How often an idle capture looks whether it should stop, and writes out what it holds.
 const IDLE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// More than the kernel's queue holds when the stop is seen.
+const FRAMES_AFTER_STOP: u64 = 100_000;
+
 /// A frame with offloads may be 64 KiB plus headers.
 const FRAME_BYTES_MAX: usize = 66_000;
 
@@ -83,10 +86,18 @@ impl Captures {
 fn record(socket: &PacketCapture, mut output: PcapWriter<BufWriter<File>>, stop: &AtomicBool) -> io::Result<u64> {
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     let mut frames = 0;
+    let mut after_stop = 0;
     loop {
-        // Read before the look at the queue: what arrived until the stop is still recorded.
+        // Read before the look at the queue: what arrived until the stop is still recorded, and on a busy link not
+        // for ever what comes after it.
         let stopping = stop.load(Ordering::Relaxed);
-        match socket.next(&mut buffer, IDLE_INTERVAL)? {
+        let wait = if stopping { Duration::ZERO } else { IDLE_INTERVAL };
+        after_stop += u64::from(stopping);
+        match socket.next(&mut buffer, wait)? {
+            Some(_) if after_stop > FRAMES_AFTER_STOP => {
+                output.flush()?;
+                return Ok(frames);
+            }
             Some(frame) => {
                 output.write(SystemTime::now(), frame)?;
                 frames += 1;

@@ -15,8 +15,12 @@ use crate::informer::now;
 pub(super) async fn run(cluster: Cluster) {
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut nodes = cluster.cache.nodes.generation();
     loop {
-        rounds.tick().await;
+        tokio::select! {
+            _ = rounds.tick() => {}
+            _ = nodes.changed() => {}
+        }
         if let Err(error) = round(&cluster).await {
             tracing::debug!(%error, "node health round failed");
         }
@@ -75,12 +79,9 @@ fn unknown_conditions(node: &Node) -> Option<Vec<NodeCondition>> {
 
 /// The taints that the `Ready` condition asks for, or `None` when they are right.
 fn wanted_taints(node: &Node) -> Option<Vec<Taint>> {
-    let ready = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .and_then(|list| list.iter().find(|condition| condition.type_ == "Ready"))
-        .map_or("Unknown", |condition| condition.status.as_str());
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    // A node that has not reported yet is about to: it is not tainted for that.
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?.status.as_str();
     let wanted = match ready {
         "True" => None,
         "False" => Some("node.kubernetes.io/not-ready"),

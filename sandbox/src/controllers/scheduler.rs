@@ -11,6 +11,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::{ApiContext, Cluster, ControllerError, is_conflict, is_not_found, pod_state};
+use crate::events::{Kind, Recorder};
 use crate::informer::{Key, KeyQueue, key_of, now};
 
 /// Runs the scheduler for ever.
@@ -38,7 +39,8 @@ pub(super) async fn run(cluster: Cluster) {
             keys.push(key_of(pod.as_ref()));
         }
     });
-    super::work("scheduler", queue, |key| schedule(&cluster, key)).await;
+    let events = Recorder::start(cluster.client.clone(), "default-scheduler", None);
+    super::work("scheduler", queue, |key| schedule(&cluster, &events, key)).await;
 }
 
 /// The pod is ours to place and not placed yet.
@@ -50,7 +52,7 @@ fn waits(pod: &Pod) -> bool {
         && matches!(scheduler, None | Some("" | "default-scheduler"))
 }
 
-async fn schedule(cluster: &Cluster, key: Key) -> Result<(), ControllerError> {
+async fn schedule(cluster: &Cluster, events: &Recorder, key: Key) -> Result<(), ControllerError> {
     let Some(pod) = cluster.cache.pods.get(&key.namespace, &key.name) else {
         return Ok(());
     };
@@ -80,8 +82,16 @@ async fn schedule(cluster: &Cluster, key: Key) -> Result<(), ControllerError> {
     let nodes = cluster.cache.nodes.list();
     let nodes: Vec<&Node> = nodes.iter().map(Arc::as_ref).collect();
     match fit::choose(spec, &nodes, |node| (siblings(node), load(node))) {
-        Ok(node) => bind(cluster, &pod, &node).await,
-        Err(message) => unschedulable(cluster, &pod, "Unschedulable", &message).await,
+        Ok(node) => {
+            bind(cluster, &pod, &node).await?;
+            let message = format!("Successfully assigned {key} to {node}");
+            events.record(&pod, None, Kind::Normal, "Scheduled", message);
+            Ok(())
+        }
+        Err(message) => {
+            events.record(&pod, None, Kind::Warning, "FailedScheduling", message.clone());
+            unschedulable(cluster, &pod, "Unschedulable", &message).await
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::env::{Sources, environment, expand};
-use super::events::Kind;
 use super::pod_worker::PodView;
 use super::probe::Target;
 use super::probing::Probing;
@@ -20,6 +19,7 @@ use super::record::{Ended, PodRecord, Stage};
 use super::restart::{CrashLoop, Verdict, verdict};
 use super::volumes::mounts_of;
 use super::{Kubelet, hook};
+use crate::events::Kind;
 use crate::informer::Informers;
 use crate::runtime::{Container, ContainerSpec, RuntimeError};
 

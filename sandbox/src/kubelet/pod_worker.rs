@@ -18,11 +18,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::container::{ContainerTask, Outcome, Role};
-use super::events::Kind;
 use super::record::{PodRecord, is_sidecar};
 use super::status_writer::StatusWriter;
 use super::volumes::Volumes;
 use super::{Kubelet, RetryWait, pod_files};
+use crate::events::Kind;
 use crate::runtime::PodSandboxSpec;
 
 /// The latest news of a pod.

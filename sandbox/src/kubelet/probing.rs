@@ -5,9 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 
 use super::Kubelet;
-use super::events;
 use super::probe::{Action, Counter, Kind, Settings, Target, perform};
 use super::record::PodRecord;
+use crate::events;
 
 /// What the probes of a container need.
 pub(super) struct Probing {

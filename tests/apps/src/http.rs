@@ -19,7 +19,6 @@ use crate::pattern::Digest;
 use crate::whoami::WhoAmI;
 
 /// The routes of the HTTP port. Serve with connect info.
-#[must_use]
 pub fn router(me: WhoAmI) -> Router {
     Router::new()
         .route("/ws", get(web_socket))

@@ -86,10 +86,21 @@ fn service(live: Live) -> CertificateService<Tokens, Live> {
         trusted_node_accounts: vec![NamespacedName::new("istio-system", "ztunnel")],
         lifetimes: Lifetimes { default: Duration::from_secs(86_400), max: Duration::from_secs(90 * 86_400) },
     };
-    CertificateService::new(Arc::new(authenticator), live, Arc::new(RwLock::new(model)), authority, settings, Arc::new(Nobody))
+    CertificateService::new(
+        Arc::new(authenticator),
+        live,
+        Arc::new(RwLock::new(model)),
+        authority,
+        settings,
+        Arc::new(Nobody),
+    )
 }
 
-async fn ask(service: &CertificateService<Tokens, Live>, token: &str, identity: Option<&str>) -> Result<String, Status> {
+async fn ask(
+    service: &CertificateService<Tokens, Live>,
+    token: &str,
+    identity: Option<&str>,
+) -> Result<String, Status> {
     let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
     let metadata = identity.map(|identity| prost_types::Struct {
         fields: [(

@@ -233,7 +233,6 @@ pub(super) fn node(key: &NamespacedName, object: &DynamicObject) -> Option<Objec
         let value = object.metadata.labels.as_ref().and_then(|labels| labels.get(name));
         Arc::from(value.map_or("", String::as_str))
     };
-    let locality =
-        Locality { region: label(names::REGION), zone: label(names::ZONE), subzone: label(names::SUBZONE) };
+    let locality = Locality { region: label(names::REGION), zone: label(names::ZONE), subzone: label(names::SUBZONE) };
     Some(Object::Node(Node { name: key.name.clone(), locality }))
 }

@@ -29,11 +29,13 @@ enum Step {
 }
 
 fn name() -> impl Strategy<Value = NamespacedName> {
-    (select(&NAMESPACES[..]), select(&["x", "y", "z"][..])).prop_map(|(namespace, name)| NamespacedName::new(namespace, name))
+    (select(&NAMESPACES[..]), select(&["x", "y", "z"][..]))
+        .prop_map(|(namespace, name)| NamespacedName::new(namespace, name))
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    btree_map(select(&["app", "tier", "mesh"][..]), select(&["web", "db"][..]), 0..3).prop_map(|all| all.into_iter().collect())
+    btree_map(select(&["app", "tier", "mesh"][..]), select(&["web", "db"][..]), 0..3)
+        .prop_map(|all| all.into_iter().collect())
 }
 
 fn selector() -> impl Strategy<Value = Option<Labels>> {
@@ -84,12 +86,12 @@ prop_compose! {
 }
 
 fn cluster_object() -> impl Strategy<Value = Object> {
-    let namespace = (select(&NAMESPACES[..]), labels(), option::of(select(&["net1", "net2"][..])), distribution()).prop_map(
-        |(name, labels, network, distribution)| {
-            let labels = labels.iter().cloned().chain(network.map(|one| (mesh_api::labels::NETWORK.into(), one.into())));
+    let namespace = (select(&NAMESPACES[..]), labels(), option::of(select(&["net1", "net2"][..])), distribution())
+        .prop_map(|(name, labels, network, distribution)| {
+            let labels =
+                labels.iter().cloned().chain(network.map(|one| (mesh_api::labels::NETWORK.into(), one.into())));
             Object::Namespace(Namespace { name: name.into(), labels: labels.collect(), distribution })
-        },
-    );
+        });
     let node = (select(&["n1", "n2"][..]), select(&["", "z1", "z2"][..])).prop_map(|(name, zone)| {
         let locality = Locality { zone: zone.into(), ..Locality::default() };
         Object::Node(Node { name: name.into(), locality })
@@ -199,7 +201,9 @@ impl Run {
         for server::Change { type_url, name, resource } in delta.changes {
             let key = (type_url, name);
             match resource {
-                Some(resource) => assert_ne!(self.client.insert(key, resource.clone()), Some(resource), "a push without change"),
+                Some(resource) => {
+                    assert_ne!(self.client.insert(key, resource.clone()), Some(resource), "a push without change")
+                }
                 None => assert!(self.client.remove(&key).is_some(), "{key:?} was never sent"),
             }
         }

@@ -11,7 +11,8 @@ use crate::world::Labels;
 
 fn policy(spec: &str) -> AuthorizationPolicy {
     let spec: AuthorizationPolicySpec = serde_saphyr::from_str(spec).unwrap();
-    let selector = spec.selector.as_ref().map(|one| one.match_labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());
+    let selector =
+        spec.selector.as_ref().map(|one| one.match_labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());
     AuthorizationPolicy {
         key: NamespacedName::new("ns", "p"),
         generation: 1,

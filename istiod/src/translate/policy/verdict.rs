@@ -20,7 +20,8 @@ pub struct Verdict {
 impl Verdict {
     /// The policy cannot be read.
     pub fn unreadable(reason: &str) -> Self {
-        let message = format!("the policy cannot be read and its last readable version, if any, stays in force: {reason}");
+        let message =
+            format!("the policy cannot be read and its last readable version, if any, stays in force: {reason}");
         Self { accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
     }
 

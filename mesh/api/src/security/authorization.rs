@@ -21,12 +21,7 @@ use crate::status::MeshStatus;
     shortname = "ap",
     category = "istio-io",
     category = "security-istio-io",
-    printcolumn(
-        name = "Action",
-        type_ = "string",
-        description = "The operation to take.",
-        json_path = ".spec.action"
-    ),
+    printcolumn(name = "Action", type_ = "string", description = "The operation to take.", json_path = ".spec.action"),
     printcolumn(
         name = "Age",
         type_ = "date",

@@ -168,10 +168,7 @@ impl Dialer for PipeDialer {
         self.gate.acquire().await.unwrap().forget();
         if self.failing.get() > 0 {
             self.failing.set(self.failing.get() - 1);
-            return Err(DialError::TimedOut {
-                upstream: key.upstream,
-                budget: std::time::Duration::from_secs(10),
-            });
+            return Err(DialError::TimedOut { upstream: key.upstream, budget: std::time::Duration::from_secs(10) });
         }
         let (near, far) = tokio::io::duplex(64 << 10);
         self.far_ends.borrow().try_send(far).unwrap();

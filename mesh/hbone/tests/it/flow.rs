@@ -208,6 +208,32 @@ async fn a_stream_that_nobody_reads_does_not_stall_its_neighbours() {
 }
 
 #[tokio::test]
+async fn many_tiny_writes_that_nobody_reads_do_not_end_the_tunnel() {
+    local(async {
+        let server = TlsServer::start(|request| async {
+            if request.authority().is_some_and(|authority| authority.ends_with(":1")) {
+                let _stuck = request.accept(None).unwrap();
+                std::future::pending::<()>().await;
+            } else {
+                echo(request).await;
+            }
+        })
+        .await;
+        let pool = server.pool();
+        let mut stuck = pool.open(&server.key(), connect_to("10.1.0.77:1")).await.unwrap();
+        let mut other = pool.open(&server.key(), connect_to("10.1.0.77:8080")).await.unwrap();
+        for _ in 0..60 {
+            for _ in 0..1000 {
+                stuck.stream.write_all(b"x").await.unwrap();
+            }
+            assert_eq!(say(&mut other.stream, "through").await, "through");
+        }
+        assert_eq!(server.connections.get(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_server_with_another_identity_is_named_in_the_error() {
     local(async {
         let server = TlsServer::start(echo).await;

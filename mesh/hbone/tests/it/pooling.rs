@@ -73,8 +73,11 @@ async fn a_peer_that_allows_fewer_streams_gets_more_tunnels() {
         spawn_local(async move {
             while let Some(io) = far_ends.recv().await {
                 spawn_local(async move {
-                    let mut connection =
-                        h2::server::Builder::new().max_concurrent_streams(2).handshake::<_, bytes::Bytes>(io).await.unwrap();
+                    let mut connection = h2::server::Builder::new()
+                        .max_concurrent_streams(2)
+                        .handshake::<_, bytes::Bytes>(io)
+                        .await
+                        .unwrap();
                     let mut open = Vec::new();
                     while let Some(Ok((request, mut respond))) = connection.accept().await {
                         open.push((request, respond.send_response(http::Response::new(()), false).unwrap()));

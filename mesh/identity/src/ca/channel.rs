@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::ca::CaConfig;
 use crate::chain::usable_roots;
-use crate::tls::{provider, KeyExchange};
+use crate::tls::{KeyExchange, provider};
 
 /// A lazy channel to `config.address` that trusts `root` (PEM).
 pub(crate) fn connect(config: &CaConfig, root: &[u8]) -> Result<Channel, String> {
@@ -58,9 +58,8 @@ impl ServerCertVerifier for EitherName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verify = |name: &ServerName<'_>| {
-            self.chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
-        };
+        let verify =
+            |name: &ServerName<'_>| self.chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
         match (verify(server_name), &self.alt) {
             (
                 Err(Error::InvalidCertificate(

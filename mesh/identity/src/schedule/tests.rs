@@ -12,8 +12,7 @@ fn refused(n: usize) -> CertError {
 }
 
 fn cert(ca: &TestCa, n: usize, seconds: i64) -> WorkloadCert {
-    let options =
-        IssueOptions { uris: vec![id(n).to_string()], not_after_seconds: seconds, ..IssueOptions::default() };
+    let options = IssueOptions { uris: vec![id(n).to_string()], not_after_seconds: seconds, ..IssueOptions::default() };
     Arc::try_unwrap(ca.issue_for(&id(n), &options)).unwrap()
 }
 

@@ -17,7 +17,10 @@ use tonic::{Request, Response, Status};
 #[derive(Clone)]
 enum Answer {
     /// Sign for this identity, whatever was asked, and append these elements.
-    Chain { uri: String, rest: Vec<String> },
+    Chain {
+        uri: String,
+        rest: Vec<String>,
+    },
     Nothing,
     Refuse(Status),
 }
@@ -166,7 +169,10 @@ async fn ca_rows_2_and_14_requests_impersonate_and_carry_the_token_of_the_moment
     let cert = client.issue(web()).await.unwrap();
     assert_eq!(cert.identity(), &web());
     let seen = authority.last();
-    assert_eq!((seen.authorization.as_str(), seen.cluster.as_str(), seen.extra.as_str()), ("Bearer first", "c1", "more"));
+    assert_eq!(
+        (seen.authorization.as_str(), seen.cluster.as_str(), seen.extra.as_str()),
+        ("Bearer first", "c1", "more")
+    );
     assert_eq!((seen.impersonated, seen.validity), (Some(web().to_string()), 86400));
 
     std::fs::write(files.token(), "second").unwrap();

@@ -121,11 +121,8 @@ async fn a_client_without_a_certificate_is_refused() {
 #[tokio::test]
 async fn an_expired_client_is_refused() {
     let ca = TestCa::new();
-    let leaf = ca.issue_with(&IssueOptions {
-        not_before_seconds: -7200,
-        not_after_seconds: -3600,
-        ..IssueOptions::default()
-    });
+    let leaf =
+        ca.issue_with(&IssueOptions { not_before_seconds: -7200, not_after_seconds: -3600, ..IssueOptions::default() });
     let words = refused_client(&ca, Some(&leaf)).await;
     assert!(words.starts_with("invalid peer certificate: certificate expired: verification time"), "{words}");
 }

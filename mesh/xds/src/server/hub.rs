@@ -220,7 +220,9 @@ impl Hub {
         match ask {
             Ask::Initial { versions, .. } if watch.wildcard => {
                 let fresh = |one: &&Arc<Resource>| {
-                    accepts(spec, one) && (one.version.is_empty() || versions.get(&*one.name).is_none_or(|have| **have != *one.version))
+                    accepts(spec, one)
+                        && (one.version.is_empty()
+                            || versions.get(&*one.name).is_none_or(|have| **have != *one.version))
                 };
                 push.resources = collection.all().filter(fresh).cloned().collect();
                 push.removed = versions.into_keys().filter(|name| !has(collection, spec, name)).collect();

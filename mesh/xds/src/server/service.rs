@@ -299,10 +299,11 @@ impl<G: Gatekeeper> AdsStream<G> {
         let node = node.filter(|node| !node.id.is_empty());
         let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream must name its node"))?;
         self.gate.check(&self.caller, &node)?;
-        let node_name = node.metadata.as_ref().and_then(|all| all.fields.get("NODE_NAME")).and_then(|value| match &value.kind {
-            Some(prost_types::value::Kind::StringValue(name)) if !name.is_empty() => Some(Arc::from(name.as_str())),
-            _ => None,
-        });
+        let node_name =
+            node.metadata.as_ref().and_then(|all| all.fields.get("NODE_NAME")).and_then(|value| match &value.kind {
+                Some(prost_types::value::Kind::StringValue(name)) if !name.is_empty() => Some(Arc::from(name.as_str())),
+                _ => None,
+            });
         self.registration.connection.set_node(&node.id);
         self.peer = Some(Peer { id: node.id, node_name });
         Ok(())

@@ -49,7 +49,11 @@ struct Mesh {
 
 impl Mesh {
     async fn start() -> Self {
-        let hub = Hub::new(&TYPES, HubOptions { hold: Duration::from_millis(20), ..HubOptions::default() }, Box::new(Unobserved));
+        let hub = Hub::new(
+            &TYPES,
+            HubOptions { hold: Duration::from_millis(20), ..HubOptions::default() },
+            Box::new(Unobserved),
+        );
         hub.publish("v0".into(), &[]);
         hub.set_ready(true);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,8 +96,12 @@ impl Client {
 
     async fn subscribe(&mut self, type_url: &str, names: &[&str]) {
         let names = names.iter().map(ToString::to_string).collect();
-        self.send(DeltaDiscoveryRequest { type_url: type_url.into(), resource_names_subscribe: names, ..Default::default() })
-            .await;
+        self.send(DeltaDiscoveryRequest {
+            type_url: type_url.into(),
+            resource_names_subscribe: names,
+            ..Default::default()
+        })
+        .await;
     }
 
     /// Asks for nothing yet, on demand.
@@ -210,7 +218,11 @@ async fn row_5_a_reconnecting_client_is_sent_what_differs() {
         ["a", "b", "c", "d", "e"].map(|name| (name.to_owned(), content_version(b"W1").to_string())).into();
     versions.insert("c".into(), "older".into());
     client
-        .send(DeltaDiscoveryRequest { type_url: ADDRESS.into(), initial_resource_versions: versions, ..Default::default() })
+        .send(DeltaDiscoveryRequest {
+            type_url: ADDRESS.into(),
+            initial_resource_versions: versions,
+            ..Default::default()
+        })
         .await;
     let response = client.next().await;
     assert_eq!((names(&response), response.removed_resources.clone()), (vec!["c"], vec!["e".to_owned()]));
@@ -223,7 +235,11 @@ async fn policies_are_sent_again_after_a_reconnect() {
     let mut client = mesh.open().await;
     let versions = HashMap::from([("ns/p".to_owned(), String::new()), ("ns/q".to_owned(), String::new())]);
     client
-        .send(DeltaDiscoveryRequest { type_url: AUTHORIZATION.into(), initial_resource_versions: versions, ..Default::default() })
+        .send(DeltaDiscoveryRequest {
+            type_url: AUTHORIZATION.into(),
+            initial_resource_versions: versions,
+            ..Default::default()
+        })
         .await;
     let response = client.next().await;
     assert_eq!((names(&response), response.removed_resources.clone()), (vec!["ns/p"], vec!["ns/q".to_owned()]));

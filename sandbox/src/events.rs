@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 
 /// Writes events in the background; recording never waits.
 #[derive(Clone)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     notes: mpsc::Sender<Note>,
 }
 
 /// `type` of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Normal,
     Warning,
 }
@@ -32,15 +32,15 @@ struct Note {
 }
 
 impl Recorder {
-    /// Starts the writer.
-    pub(super) fn start(client: Client, node: String) -> Self {
+    /// Starts the writer of a component (`kubelet`, with its node; `default-scheduler`, without).
+    pub(crate) fn start(client: Client, component: &'static str, node: Option<String>) -> Self {
         let (notes, received) = mpsc::channel(NOTES_MAX);
-        tokio::spawn(write(client, node, received));
+        tokio::spawn(write(client, component, node, received));
         Self { notes }
     }
 
     /// Records an event about a pod, or about one of its containers.
-    pub(super) fn record(&self, pod: &Pod, container: Option<&str>, kind: Kind, reason: &'static str, message: String) {
+    pub(crate) fn record(&self, pod: &Pod, container: Option<&str>, kind: Kind, reason: &'static str, message: String) {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -64,7 +64,7 @@ struct Known {
     count: i32,
 }
 
-async fn write(client: Client, node: String, mut notes: mpsc::Receiver<Note>) {
+async fn write(client: Client, component: &'static str, node: Option<String>, mut notes: mpsc::Receiver<Note>) {
     let mut known: BTreeMap<Sameness, Known> = BTreeMap::new();
     let mut order: VecDeque<Sameness> = VecDeque::new();
     while let Some(note) = notes.recv().await {
@@ -80,7 +80,7 @@ async fn write(client: Client, node: String, mut notes: mpsc::Receiver<Note>) {
                 continue;
             }
         }
-        let event = event(&note, &node);
+        let event = event(&note, component, node.as_ref());
         let name = event.name_any();
         if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::debug!(%error, reason = note.reason, "event not written");
@@ -97,7 +97,7 @@ async fn write(client: Client, node: String, mut notes: mpsc::Receiver<Note>) {
     }
 }
 
-fn event(note: &Note, node: &str) -> Event {
+fn event(note: &Note, component: &str, node: Option<&String>) -> Event {
     let stamp = note.at.as_nanosecond();
     Event {
         metadata: ObjectMeta {
@@ -112,9 +112,9 @@ fn event(note: &Note, node: &str) -> Event {
         count: Some(1),
         first_timestamp: Some(Time(note.at)),
         last_timestamp: Some(Time(note.at)),
-        source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(node.to_owned()) }),
-        reporting_component: Some("kubelet".to_owned()),
-        reporting_instance: Some(node.to_owned()),
+        source: Some(EventSource { component: Some(component.to_owned()), host: node.cloned() }),
+        reporting_component: Some(component.to_owned()),
+        reporting_instance: Some(node.cloned().unwrap_or_else(|| component.to_owned())),
         ..Event::default()
     }
 }

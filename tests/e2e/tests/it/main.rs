@@ -1,0 +1,16 @@
+//! Journeys of users through the whole mesh, in the sandbox, with real traffic.
+//!
+//! Each test has a sandbox of its own; run them one at a time: `make test`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests
+
+mod bad_input;
+mod cli;
+mod control_plane;
+mod demo;
+mod docs;
+mod kubectl;
+mod never_in_the_clear;
+mod policy;
+mod sandbox;
+mod town;
+mod traffic;

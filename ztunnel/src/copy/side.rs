@@ -1,0 +1,158 @@
+//! What the relay needs of a connection's end: a TCP socket or a tunnel stream.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use mesh_hbone::H2Stream;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+
+use crate::limits::{READ_BYTES_MAX, READ_BYTES_MIN, WRITE_PIECES_MAX};
+
+/// One end of a relayed connection. Used by one task only.
+pub trait Side {
+    /// The next bytes, `None` at the end of data.
+    ///
+    /// # Errors
+    /// The end failed; nothing more will come.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
+
+    /// Writes some of `pending`, which is not empty, and takes it out of there. Tells how many bytes that were.
+    ///
+    /// # Errors
+    /// The end takes no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>, pending: &mut VecDeque<Bytes>) -> Poll<io::Result<usize>>;
+
+    /// Says that no more will be written.
+    ///
+    /// # Errors
+    /// The end failed before.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready if the end is known to take no more, even though nothing was written. Ends that cannot know stay pending.
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+}
+
+/// A TCP socket with its read buffer, which exists only while bytes keep coming.
+pub struct TcpSide {
+    stream: TcpStream,
+    pub(super) buffer: BytesMut,
+    /// Bytes that the next read asks for: grows when reads are filled, shrinks when they stay small.
+    read_size: usize,
+}
+
+impl TcpSide {
+    /// Takes a connected socket.
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, buffer: BytesMut::new(), read_size: READ_BYTES_MIN }
+    }
+
+    fn resize(&mut self, count: usize) {
+        if count >= self.read_size {
+            self.read_size = (self.read_size * 4).min(READ_BYTES_MAX);
+        } else if count < self.read_size / 8 {
+            self.read_size = (self.read_size / 2).max(READ_BYTES_MIN);
+        }
+    }
+}
+
+impl Side for TcpSide {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        loop {
+            if self.stream.poll_read_ready(cx)?.is_pending() {
+                self.buffer = BytesMut::new();
+                return Poll::Pending;
+            }
+            // Takes back the memory of earlier reads that have been written meanwhile.
+            self.buffer.reserve(self.read_size);
+            let mut window = BufMut::limit(&mut self.buffer, self.read_size);
+            match poll_read_buf(Pin::new(&mut self.stream), cx, &mut window)? {
+                Poll::Ready(0) => {
+                    self.buffer = BytesMut::new();
+                    return Poll::Ready(Ok(None));
+                }
+                Poll::Ready(count) => {
+                    self.resize(count);
+                    return Poll::Ready(Ok(Some(self.buffer.split().freeze())));
+                }
+                // Readiness was stale; the next round finds that out and frees the buffer.
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, pending: &mut VecDeque<Bytes>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        let written = match pending.len() {
+            1 => ready!(stream.poll_write(cx, pending.front().map_or(&[], |bytes| bytes)))?,
+            _ => {
+                let mut pieces = [IoSlice::new(&[]); WRITE_PIECES_MAX];
+                let mut count = 0;
+                for (piece, bytes) in pieces.iter_mut().zip(pending.iter()) {
+                    *piece = IoSlice::new(bytes);
+                    count += 1;
+                }
+                ready!(stream.poll_write_vectored(cx, pieces.get(..count).unwrap_or_default()))?
+            }
+        };
+        advance(pending, written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_refused(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
+    }
+}
+
+impl Side for H2Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.poll_data(cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, pending: &mut VecDeque<Bytes>) -> Poll<io::Result<usize>> {
+        let wanted = pending.iter().map(Bytes::len).sum();
+        let mut allowed = ready!(self.poll_capacity(cx, wanted))?;
+        let mut written = 0;
+        while allowed > 0
+            && let Some(front) = pending.front_mut()
+        {
+            let part = front.split_to(front.len().min(allowed));
+            if front.is_empty() {
+                pending.pop_front();
+            }
+            allowed -= part.len();
+            written += part.len();
+            self.send(part)?;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish())
+    }
+
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.poll_reset(cx)
+    }
+}
+
+fn advance(pending: &mut VecDeque<Bytes>, mut written: usize) {
+    while written > 0
+        && let Some(front) = pending.front_mut()
+    {
+        let part = front.len().min(written);
+        front.advance(part);
+        written -= part;
+        if front.is_empty() {
+            pending.pop_front();
+        }
+    }
+}

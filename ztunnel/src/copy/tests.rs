@@ -1,0 +1,124 @@
+//! The relay between real sockets.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A connected pair: the application's end and the relay's.
+async fn pair() -> (TcpStream, TcpSide) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (far, _) = listener.accept().await.unwrap();
+    (near, TcpSide::new(far))
+}
+
+#[derive(Default)]
+struct Counted(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64);
+
+impl Meter for Counted {
+    fn moved(&self, to_server: u64, to_client: u64) {
+        self.0.fetch_add(to_server, std::sync::atomic::Ordering::SeqCst);
+        self.1.fetch_add(to_client, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// An application on each side of a running relay; the task yields what was counted.
+async fn relayed() -> (TcpStream, TcpStream, tokio::task::JoinHandle<(io::Result<()>, u64, u64)>) {
+    let ((client, client_side), (server, server_side)) = (pair().await, pair().await);
+    let task = tokio::spawn(async move {
+        let mut relay = Relay::new(client_side, server_side);
+        let counted = Counted::default();
+        let ended = relay.run(&counted).await;
+        (ended, counted.0.into_inner(), counted.1.into_inner())
+    });
+    (client, server, task)
+}
+
+#[tokio::test]
+async fn each_direction_closes_by_itself() {
+    let (mut client, mut server, relay) = relayed().await;
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut question = String::new();
+    server.read_to_string(&mut question).await.unwrap();
+    assert_eq!(question, "question");
+    server.write_all(b"long answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "long answer");
+    let (ended, up, down) = relay.await.unwrap();
+    ended.unwrap();
+    assert_eq!((up, down), (8, 11));
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_the_writer_back_and_loses_nothing() {
+    let (mut client, mut server, relay) = relayed().await;
+    let total = 32 << 20;
+    let writer = tokio::spawn(async move {
+        let block: Vec<u8> = (0..64 << 10).map(|n| (n % 253) as u8).collect();
+        for _ in 0..total / block.len() {
+            client.write_all(&block).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        client
+    });
+    let mut received = 0;
+    let mut block = vec![0; 64 << 10];
+    loop {
+        let count = server.read(&mut block).await.unwrap();
+        if count == 0 {
+            break;
+        }
+        for (offset, byte) in block[..count].iter().enumerate() {
+            assert_eq!(usize::from(*byte), ((received + offset) % (64 << 10)) % 253);
+        }
+        received += count;
+    }
+    assert_eq!(received, total);
+    drop(server);
+    writer.await.unwrap();
+    relay.await.unwrap().0.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_on_either_side_ends_the_connection_without_an_error() {
+    for reset_by_client in [true, false] {
+        let (client, server, relay) = relayed().await;
+        let (gone, mut stays) = if reset_by_client { (client, server) } else { (server, client) };
+        gone.set_zero_linger().unwrap();
+        drop(gone);
+        // The other end does nothing at all, and still the connection ends.
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(5), relay).await;
+        ended.expect("the relay waits for an end that is gone").unwrap().0.unwrap();
+        assert_eq!(stays.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+}
+
+#[tokio::test]
+async fn reads_grow_with_traffic_and_an_idle_side_holds_no_buffer() {
+    let (mut client, mut side) = pair().await;
+    let sender = tokio::spawn(async move {
+        client.write_all(&vec![1; 8 << 20]).await.unwrap();
+        client
+    });
+    let mut received = 0;
+    while received < 8 << 20 {
+        received += poll_fn(|cx| side.poll_read(cx)).await.unwrap().unwrap().len();
+    }
+    let _client = sender.await.unwrap();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    assert!(side.poll_read(&mut cx).is_pending());
+    assert_eq!(side.buffer.capacity(), 0);
+}
+
+#[test]
+fn an_idle_relay_is_small() {
+    assert!(
+        size_of::<Relay<TcpSide, mesh_hbone::H2Stream>>() <= 512,
+        "{}",
+        size_of::<Relay<TcpSide, mesh_hbone::H2Stream>>()
+    );
+}

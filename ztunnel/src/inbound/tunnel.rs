@@ -1,0 +1,106 @@
+//! One tunnel connection: TLS with the pod's certificate, HTTP/2, and a task for each stream.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mesh_core::Identity;
+use mesh_core::addr::canonical;
+use mesh_core::drain::{DrainMode, DrainWatch};
+use mesh_hbone::read_ahead::ReadAhead;
+use mesh_hbone::{ServerConnection, tls};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::stream::{self, Arrival};
+use crate::joined::{Work, in_stages};
+use crate::limits::HANDSHAKE_BUDGET;
+use crate::pod::PodWorker;
+use crate::pod::listen::{Accepted, spawn_until_cut};
+use crate::report::{Direction, SocketGuard};
+
+/// A tunnel and who is at its other end.
+pub(super) struct Tunnel {
+    pub(super) peer: SocketAddr,
+    /// The pod's address, as the client dialled it.
+    pub(super) local: SocketAddr,
+    pub(super) identity: Option<Identity>,
+    _socket: SocketGuard,
+}
+
+type H2 = ServerConnection<TlsStream<ReadAhead<TcpStream>>>;
+
+/// One tunnel from acceptance to its last stream.
+pub(crate) fn serve(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> Work {
+    in_stages(open(worker, accepted, drain))
+}
+
+/// Everything up to the first stream.
+async fn open(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> Option<Work> {
+    let socket = worker.shared.report.socket_opened(Direction::Inbound);
+    let peer = accepted.peer;
+    let local = match accepted.tcp.local_addr() {
+        Ok(local) => canonical(local),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "tunnel was gone before it was accepted");
+            return None;
+        }
+    };
+    match handshake(&worker, accepted.tcp).await {
+        Ok((h2, identity)) => {
+            let tunnel = Rc::new(Tunnel { peer, local, identity, _socket: socket });
+            Some(Box::pin(serve_streams(worker, h2, tunnel, drain)))
+        }
+        Err(error) => {
+            worker.shared.report.refused(Direction::Inbound, peer, local, &error);
+            None
+        }
+    }
+}
+
+/// Proves who we are and learns who the client is.
+async fn handshake(worker: &PodWorker, tcp: TcpStream) -> Result<(H2, Option<Identity>), String> {
+    let Some(workload) = worker.await_workload().await else {
+        return Err(format!("workload {}/{} is not known to this proxy yet", worker.pod.namespace, worker.pod.name));
+    };
+    let cert = worker.shared.certs.fetch(workload.identity()).await.map_err(|e| e.to_string())?;
+    let _turn = worker.pod.handshakes.acquire().await.map_err(|e| e.to_string())?;
+    let accepting = tls::accept(ReadAhead::new(tcp), cert.server_config());
+    let accepted = tokio::time::timeout(HANDSHAKE_BUDGET, accepting)
+        .await
+        .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))?
+        .map_err(|e| format!("TLS handshake failed: {}", e.reason))?;
+    let h2 = ServerConnection::handshake(accepted.stream, &worker.pod.settings.hbone)
+        .await
+        .map_err(|e| format!("HTTP/2 handshake failed: {e}"))?;
+    Ok((h2, accepted.peer))
+}
+
+/// Serves streams until the client is done, or the drain let the last one finish.
+async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mut drain: DrainWatch) {
+    let streams = drain.clone();
+    let mut draining = false;
+    loop {
+        let next = tokio::select! {
+            next = h2.next() => next,
+            mode = drain.signaled(), if !draining => {
+                if mode == DrainMode::Immediate {
+                    return;
+                }
+                draining = true;
+                h2.graceful_shutdown();
+                continue;
+            }
+        };
+        match next {
+            Some(Ok(request)) => {
+                let slot = worker.pod.slots.clone().try_acquire_owned().ok();
+                let arrival = Arrival { tunnel: tunnel.clone(), request, full: slot.is_none() };
+                spawn_until_cut(stream::serve(worker.clone(), arrival), streams.clone(), slot);
+            }
+            Some(Err(error)) => {
+                return tracing::debug!(peer = %tunnel.peer, %error, "tunnel lost");
+            }
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! One enrolled pod: its listeners on every worker, its tunnels, its live connections.
+
+pub(crate) mod listen;
+mod settings;
+mod starter;
+mod watch;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use mesh_core::drain::{self, DrainMode, DrainSignal, DrainWatch};
+use mesh_hbone::Pool;
+use mesh_sys::netns::NetNs;
+use tokio::sync::Semaphore;
+
+pub use settings::DataPath;
+pub use starter::PodProxies;
+
+use crate::connections::{ConnectionInfo, PodConnections};
+use crate::dial::{HboneDialer, Sockets};
+use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX, POD_HANDSHAKES_MAX, POD_TUNNELS_MAX};
+use crate::shared::Shared;
+use crate::state::Workload;
+use crate::workers::WorkerGone;
+use listen::PodListeners;
+
+/// Which pod.
+#[derive(Debug)]
+pub struct PodSpec {
+    /// Kubernetes uid.
+    pub uid: Arc<str>,
+    /// Pod name.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its service account.
+    pub service_account: Arc<str>,
+    /// Its network namespace.
+    pub netns: Arc<NetNs>,
+}
+
+/// Why a pod cannot be served. The others are not affected; trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PodError {
+    /// A port cannot be bound in the pod.
+    #[error("port {port} cannot be bound in pod {pod}: {source}")]
+    Bind {
+        /// `namespace/name`.
+        pod: String,
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The pod's network namespace cannot be entered.
+    #[error("network namespace of pod {pod} cannot be entered: {source}")]
+    Enter {
+        /// `namespace/name`.
+        pod: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The process is ending.
+    #[error(transparent)]
+    Ending(#[from] WorkerGone),
+}
+
+/// A pod that is being served. Dropping it cuts everything at once.
+#[derive(Debug)]
+pub struct PodProxy {
+    uid: Arc<str>,
+    /// Taken by the first stop.
+    drain: Mutex<Option<DrainSignal>>,
+    live: Arc<PodConnections>,
+    drain_deadline: Duration,
+}
+
+/// What all workers know of a pod.
+pub(crate) struct Pod {
+    pub(crate) name: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) service_account: Arc<str>,
+    pub(crate) netns: Arc<NetNs>,
+    pub(crate) settings: DataPath,
+    pub(crate) live: Arc<PodConnections>,
+    /// Application connections, both directions.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Tunnel connections that were accepted.
+    pub(crate) tunnels: Arc<Semaphore>,
+    /// TLS accepts under way.
+    pub(crate) handshakes: Arc<Semaphore>,
+}
+
+/// What one worker needs to serve a pod. Never leaves its thread.
+pub(crate) struct PodWorker {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sockets: Rc<Sockets>,
+    pub(crate) pool: Pool<HboneDialer>,
+    /// The pod's own baggage header, for the record it was made from.
+    baggage: RefCell<Option<(Arc<Workload>, Option<HeaderValue>)>>,
+}
+
+impl PodProxy {
+    /// Binds the pod's ports on every worker and starts to serve; returns when all are bound, so that traffic that is
+    /// redirected from then on is not refused. Connections are taken once the control plane's first answers are in.
+    ///
+    /// Must be called on the control runtime.
+    ///
+    /// # Errors
+    /// [`PodError`]; nothing is left behind.
+    pub async fn start(spec: PodSpec, shared: Arc<Shared>) -> Result<Self, PodError> {
+        let settings = DataPath::from_config(&shared.config);
+        let workers = shared.workers.count();
+        let listeners = PodListeners::bind(&spec, &settings, workers)?;
+        let live = Arc::new(PodConnections::default());
+        let drain_deadline = settings.drain_deadline;
+        let pod = Arc::new(Pod {
+            name: spec.name,
+            namespace: spec.namespace,
+            service_account: spec.service_account,
+            netns: spec.netns,
+            settings,
+            live: live.clone(),
+            slots: Arc::new(Semaphore::new(POD_CONNECTIONS_MAX)),
+            tunnels: Arc::new(Semaphore::new(POD_TUNNELS_MAX)),
+            handshakes: Arc::new(Semaphore::new(POD_HANDSHAKES_MAX)),
+        });
+        let (drain, watch) = drain::channel();
+        // From here on dropping the proxy undoes everything.
+        let proxy = Self { uid: spec.uid, drain: Mutex::new(Some(drain)), live, drain_deadline };
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let (pod, shared_there, watch) = (pod.clone(), shared.clone(), watch.clone());
+            let serve = move || async move { PodWorker::new(pod, shared_there).serve(listeners, watch).await };
+            shared.workers.spawn(index, serve).await?;
+        }
+        tokio::spawn(watch::enforce_policies(Arc::downgrade(&pod), shared));
+        Ok(proxy)
+    }
+
+    /// Stops serving: at once, or after letting open connections finish within the configured deadline. Listeners are
+    /// closed first thing in both cases. Only the first call does anything.
+    pub async fn stop(&self, mode: DrainMode) {
+        let drain = self.drain.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut drain) = drain else {
+            return;
+        };
+        match mode {
+            DrainMode::Graceful => {
+                let deadline = self.drain_deadline;
+                if !drain.drain_within(deadline).await {
+                    tracing::info!(pod = %self.uid, ?deadline, "connections were cut at the end of the drain");
+                }
+            }
+            DrainMode::Immediate => {
+                drain.start(DrainMode::Immediate);
+                // Bounded: a task that does not notice must not hold the session with the node agent.
+                if tokio::time::timeout(CUT_BUDGET, drain.drained()).await.is_err() {
+                    tracing::warn!(pod = %self.uid, "some connections did not end when they were cut");
+                }
+            }
+        }
+    }
+
+    /// Its live connections.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.live.list()
+    }
+}
+
+impl Pod {
+    /// The pod's record, if the control plane has sent it.
+    pub(crate) fn workload(&self, shared: &Shared) -> Option<Arc<Workload>> {
+        let snapshot = shared.state.snapshot();
+        snapshot.local_workload(&self.name, &self.namespace, &self.service_account).cloned()
+    }
+}
+
+impl PodWorker {
+    fn new(pod: Arc<Pod>, shared: Arc<Shared>) -> Rc<Self> {
+        let settings = &pod.settings;
+        let sockets = Rc::new(Sockets::new(
+            pod.netns.clone(),
+            settings.mark,
+            settings.keepalive.clone(),
+            settings.original_source,
+        ));
+        let dialer = HboneDialer::new(sockets.clone(), shared.certs.clone());
+        let pool = Pool::new(dialer, settings.hbone.clone());
+        Rc::new(Self { pod, shared, sockets, pool, baggage: RefCell::default() })
+    }
+
+    /// The pod's record, waiting for it as long as a connection may.
+    pub(crate) async fn await_workload(&self) -> Option<Arc<Workload>> {
+        if let Some(workload) = self.pod.workload(&self.shared) {
+            return Some(workload);
+        }
+        let Pod { name, namespace, service_account, .. } = &*self.pod;
+        self.shared.state.await_local_workload(name, namespace, service_account).await
+    }
+
+    /// The `baggage` header that describes `workload`, which is the pod's own.
+    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Option<HeaderValue> {
+        let mut cached = self.baggage.borrow_mut();
+        if let Some((of, header)) = &*cached
+            && Arc::ptr_eq(of, workload)
+        {
+            return header.clone();
+        }
+        let header = settings::baggage_of(workload).encode();
+        *cached = Some((workload.clone(), header.clone()));
+        header
+    }
+
+    async fn serve(self: Rc<Self>, listeners: PodListeners, mut watch: DrainWatch) {
+        tokio::select! {
+            () = self.shared.until_synced() => {}
+            _ = watch.signaled() => return,
+        }
+        listeners.accept(self, watch).await;
+    }
+}

@@ -1,0 +1,14 @@
+//! Real proxies between pods that are network namespaces: real rules, real sockets, certificates from memory.
+//!
+//! Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, or the right to make a user namespace; says so if it has neither.
+
+// A test that cannot go on panics, wherever that shows.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::large_futures, clippy::too_many_lines)]
+
+mod arriving;
+mod isolate;
+mod leaving;
+mod mesh;
+mod pod;
+mod policy;
+mod wind_down;
