@@ -223,8 +223,6 @@ fn enter_spec(node: &NodeRuntime, pod: &Pod, spec: &ContainerSpec) -> Result<Ent
             follows_host: mount.propagation == Propagation::HostToContainer,
         });
     }
-    // Parents first, whatever order the volumes are listed in.
-    binds.sort_by_key(|bind| bind.target.components().count());
     let hostname = if pod.spec.host_network { node.node_name() } else { &pod.spec.name };
     let hostname: String = hostname.chars().take(HOSTNAME_CHARS_MAX).collect();
     Ok(EnterSpec {

@@ -100,8 +100,11 @@ pub(crate) fn build_and_enter(spec: &RootSpec, cwd: &Path) -> Result<(), String>
     etc(root)?;
     kernel_views(root)?;
     devices(root)?;
-    bind_in(root, &Bind::fixed(&spec.bin_dir, &spec.bin_dir))?;
-    for bind in &spec.binds {
+    // Parents first, whatever order the volumes are listed in: a volume at /tmp must not hide binaries below it.
+    let programs = Bind::fixed(&spec.bin_dir, &spec.bin_dir);
+    let mut binds: Vec<&Bind> = spec.binds.iter().chain([&programs]).collect();
+    binds.sort_by_key(|bind| bind.target.components().count());
+    for bind in binds {
         bind_in(root, bind)?;
     }
     let cwd = inside(root, cwd);

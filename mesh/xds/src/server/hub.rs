@@ -228,7 +228,9 @@ impl Hub {
                 push.removed = versions.into_keys().filter(|name| !has(collection, spec, name)).collect();
             }
             Ask::Initial { versions, mut names } => {
-                names.extend(versions.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+                names.extend(versions.keys().cloned());
+                names.sort_unstable();
+                names.dedup();
                 look_up(collection, spec, &names, &mut push);
                 let local = peer.node_name.iter().flat_map(|node| collection.on_node(node));
                 push.resources.extend(local.filter(|one| accepts(spec, one)).cloned());

@@ -112,11 +112,16 @@ impl<G: Gatekeeper> StreamingService<DeltaDiscoveryRequest> for Open<G> {
             return std::future::ready(Err(Status::internal("a stream is opened once")));
         };
         let peer = request.remote_addr().map(|addr| addr.to_string()).unwrap_or_default();
+        let registration = self.hub.connect(peer, SystemTime::now());
+        // Closed while the caller was being authenticated: nothing would wake this stream any more.
+        if self.hub.is_closed() {
+            return std::future::ready(Err(Status::unavailable("the control plane is stopping")));
+        }
         let stream = AdsStream {
             requests: request.into_inner(),
             gate: self.gate.clone(),
             caller,
-            registration: self.hub.connect(peer, SystemTime::now()),
+            registration,
             session: Session::default(),
             peer: None,
             outgoing: VecDeque::new(),
@@ -226,12 +231,13 @@ impl<G: Gatekeeper> AdsStream<G> {
         // What others wait for goes first.
         waiting.sort_by_key(|(index, _)| hub.spec(*index).is_some_and(|spec| spec.after.is_some()));
         let permit = self.permit().await?;
+        let unknown = Peer::default();
         for (index, ask) in waiting {
             let after = hub.spec(index).and_then(|spec| spec.after).and_then(|url| hub.index(url));
             let answered = |index| self.session.watch(index).is_some_and(|watch| watch.answered);
             if all || after.is_none_or(answered) || answered(index) {
                 let Self { registration, session, peer, outgoing, .. } = self;
-                let peer = peer.get_or_insert_default();
+                let peer = peer.as_ref().unwrap_or(&unknown);
                 outgoing.extend(hub.answer(&registration.connection, session, peer, index, ask));
             } else {
                 self.held.push((index, ask));
@@ -258,7 +264,9 @@ impl<G: Gatekeeper> AdsStream<G> {
         }
         let permit = self.permit().await?;
         let Self { registration, session, peer, outgoing, .. } = self;
-        let peer = peer.get_or_insert_default();
+        // A change may come before the first request. It must not fill in who the client is: that would skip the check.
+        let unknown = Peer::default();
+        let peer = peer.as_ref().unwrap_or(&unknown);
         outgoing.extend(registration.hub.pending(&registration.connection, session, peer));
         self.attach(permit);
         Ok(())

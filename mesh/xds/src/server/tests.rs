@@ -363,6 +363,18 @@ async fn a_stream_needs_a_node_that_the_caller_may_be() {
 }
 
 #[tokio::test]
+async fn a_change_before_the_first_request_does_not_skip_the_check_of_the_node() {
+    let mesh = Mesh::start().await;
+    let mut client = mesh.open().await;
+    mesh.set(&[workload("a", "1", None)]);
+    // The stream wakes and finds that nothing is subscribed.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.node = Some(node("evil", "n1"));
+    client.subscribe(ADDRESS, &[]).await;
+    assert_eq!(client.failure().await, Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn closing_ends_open_streams() {
     let mesh = Mesh::start().await;
     let mut client = mesh.open().await;
