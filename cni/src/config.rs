@@ -110,7 +110,8 @@ pub fn overlay(arguments: impl IntoIterator<Item = String>, env: &Env) -> Result
             errors.push(format!("--{flag}: unknown flag"));
             continue;
         }
-        let value = value.or_else(|| if SWITCHES.contains(&name.as_str()) { Some("true".to_owned()) } else { arguments.next() });
+        let value = value
+            .or_else(|| if SWITCHES.contains(&name.as_str()) { Some("true".to_owned()) } else { arguments.next() });
         match value {
             Some(value) => settings.push((name, value)),
             None => errors.push(format!("--{flag}: expected a value")),
@@ -149,7 +150,8 @@ impl Config {
             v4: read.parsed("HOST_PROBE_SNAT_IP", "an IPv4 address", ProbeAddresses::default().v4),
             v6: read.parsed("HOST_PROBE_SNAT_IPV6", "an IPv6 address", ProbeAddresses::default().v6),
         };
-        let node_name = read.required(if env.get("KUBERNETES_NODE_NAME").is_some() { "KUBERNETES_NODE_NAME" } else { "NODE_NAME" });
+        let node_name =
+            read.required(if env.get("KUBERNETES_NODE_NAME").is_some() { "KUBERNETES_NODE_NAME" } else { "NODE_NAME" });
         let selectors = read.selectors();
         let exclude_namespaces = comma_list(env.get("EXCLUDE_NAMESPACES").unwrap_or_default());
         read.unsupported();
@@ -269,11 +271,8 @@ impl Reader<'_> {
 }
 
 fn any_address(port: u16) -> SocketAddr {
-    let ip: IpAddr = if mesh_sys::socket::ipv6_available() {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    };
+    let ip: IpAddr =
+        if mesh_sys::socket::ipv6_available() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     SocketAddr::new(ip, port)
 }
 
@@ -282,21 +281,58 @@ const HEALTH_PORT: u16 = 8000;
 /// Settings that may be given as flags. Those about iptables, repair and introspection are accepted so that charts
 /// made for other agents keep working.
 const FLAGS: [&str; 37] = [
-    "AMBIENT_DISABLE_SAFE_UPGRADE", "AMBIENT_DNS_CAPTURE", "AMBIENT_ENABLED", "AMBIENT_ENABLEMENT_SELECTOR",
-    "AMBIENT_IPV6", "AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", "CHAINED_CNI_PLUGIN", "CNI_AGENT_RUN_DIR",
-    "CNI_CONF_GROUP_READ", "CNI_CONF_NAME", "CTRLZ_ADDRESS", "CTRLZ_PORT", "ENABLE_AMBIENT_DETECTION_RETRY",
-    "EXCLUDE_NAMESPACES", "ISTIO_OWNED_CNI_CONFIG", "ISTIO_OWNED_CNI_CONFIG_FILENAME", "KUBECONFIG_MODE",
-    "KUBE_CA_FILE", "LOG_AS_JSON", "LOG_LEVEL", "LOG_OUTPUT_LEVEL", "MONITORING_PORT", "MOUNTED_CNI_NET_DIR",
-    "NATIVE_NFTABLES", "POD_NAMESPACE", "REPAIR_BROKEN_POD_LABEL_KEY", "REPAIR_BROKEN_POD_LABEL_VALUE",
-    "REPAIR_DELETE_PODS", "REPAIR_ENABLED", "REPAIR_INIT_CONTAINER_EXIT_CODE", "REPAIR_INIT_CONTAINER_NAME",
-    "REPAIR_LABEL_PODS", "REPAIR_REPAIR_PODS", "REPAIR_SIDECAR_ANNOTATION", "SKIP_CNI_BINARIES", "SKIP_TLS_VERIFY",
+    "AMBIENT_DISABLE_SAFE_UPGRADE",
+    "AMBIENT_DNS_CAPTURE",
+    "AMBIENT_ENABLED",
+    "AMBIENT_ENABLEMENT_SELECTOR",
+    "AMBIENT_IPV6",
+    "AMBIENT_RECONCILE_POD_RULES_ON_STARTUP",
+    "CHAINED_CNI_PLUGIN",
+    "CNI_AGENT_RUN_DIR",
+    "CNI_CONF_GROUP_READ",
+    "CNI_CONF_NAME",
+    "CTRLZ_ADDRESS",
+    "CTRLZ_PORT",
+    "ENABLE_AMBIENT_DETECTION_RETRY",
+    "EXCLUDE_NAMESPACES",
+    "ISTIO_OWNED_CNI_CONFIG",
+    "ISTIO_OWNED_CNI_CONFIG_FILENAME",
+    "KUBECONFIG_MODE",
+    "KUBE_CA_FILE",
+    "LOG_AS_JSON",
+    "LOG_LEVEL",
+    "LOG_OUTPUT_LEVEL",
+    "MONITORING_PORT",
+    "MOUNTED_CNI_NET_DIR",
+    "NATIVE_NFTABLES",
+    "POD_NAMESPACE",
+    "REPAIR_BROKEN_POD_LABEL_KEY",
+    "REPAIR_BROKEN_POD_LABEL_VALUE",
+    "REPAIR_DELETE_PODS",
+    "REPAIR_ENABLED",
+    "REPAIR_INIT_CONTAINER_EXIT_CODE",
+    "REPAIR_INIT_CONTAINER_NAME",
+    "REPAIR_LABEL_PODS",
+    "REPAIR_REPAIR_PODS",
+    "REPAIR_SIDECAR_ANNOTATION",
+    "SKIP_CNI_BINARIES",
+    "SKIP_TLS_VERIFY",
     "ZTUNNEL_UDS_ADDRESS",
 ];
 /// Flags that mean `true` when no value follows.
 const SWITCHES: [&str; 13] = [
-    "AMBIENT_DISABLE_SAFE_UPGRADE", "AMBIENT_DNS_CAPTURE", "AMBIENT_ENABLED", "AMBIENT_IPV6",
-    "AMBIENT_RECONCILE_POD_RULES_ON_STARTUP", "CHAINED_CNI_PLUGIN", "CNI_CONF_GROUP_READ",
-    "ENABLE_AMBIENT_DETECTION_RETRY", "ISTIO_OWNED_CNI_CONFIG", "LOG_AS_JSON", "NATIVE_NFTABLES", "REPAIR_ENABLED",
+    "AMBIENT_DISABLE_SAFE_UPGRADE",
+    "AMBIENT_DNS_CAPTURE",
+    "AMBIENT_ENABLED",
+    "AMBIENT_IPV6",
+    "AMBIENT_RECONCILE_POD_RULES_ON_STARTUP",
+    "CHAINED_CNI_PLUGIN",
+    "CNI_CONF_GROUP_READ",
+    "ENABLE_AMBIENT_DETECTION_RETRY",
+    "ISTIO_OWNED_CNI_CONFIG",
+    "LOG_AS_JSON",
+    "NATIVE_NFTABLES",
+    "REPAIR_ENABLED",
     "SKIP_TLS_VERIFY",
 ];
 
@@ -327,7 +363,9 @@ mod tests {
             ("CHAINED_CNI_PLUGIN", "false"),
         ]);
         let text = errors.unwrap_err().join("\n");
-        for part in ["AMBIENT_IPV6=\"yes\"", "POD_NAMESPACE is not set", "HOST_PROBE_SNAT_IP=\"x\"", "CHAINED_CNI_PLUGIN=false"] {
+        for part in
+            ["AMBIENT_IPV6=\"yes\"", "POD_NAMESPACE is not set", "HOST_PROBE_SNAT_IP=\"x\"", "CHAINED_CNI_PLUGIN=false"]
+        {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
     }
@@ -335,7 +373,8 @@ mod tests {
     #[test]
     fn flags_win_over_the_environment() {
         let env: Env = [("CNI_CONF_NAME", "env"), ("MONITORING_PORT", "1"), ("NODE_NAME", "n")].into_iter().collect();
-        let arguments = ["--cni-conf-name=flag", "--monitoring-port", "2", "--ambient-dns-capture", "--pod-namespace=x"];
+        let arguments =
+            ["--cni-conf-name=flag", "--monitoring-port", "2", "--ambient-dns-capture", "--pod-namespace=x"];
         let env = overlay(arguments.map(str::to_owned), &env).unwrap();
         let config = Config::new(&env).unwrap();
         assert_eq!((config.conf_name.as_deref(), config.monitoring.port()), (Some("flag"), 2));
@@ -365,7 +404,8 @@ mod tests {
 
     #[test]
     fn log_scopes_are_read_as_other_components_spell_them() {
-        let env: Env = [("LOG_OUTPUT_LEVEL", "default:warn,cni-agent:debug"), ("LOG_AS_JSON", "true")].into_iter().collect();
+        let env: Env =
+            [("LOG_OUTPUT_LEVEL", "default:warn,cni-agent:debug"), ("LOG_AS_JSON", "true")].into_iter().collect();
         assert_eq!(LogSettings::new(&env), LogSettings { json: true, filter: "info,warn,cni-agent=debug".into() });
     }
 }

@@ -84,10 +84,9 @@ pub fn default_selectors() -> Vec<EnablementSelector> {
 /// What is wrong with a selector, or nothing.
 #[must_use]
 pub fn selector_error(selector: &LabelSelector) -> Option<String> {
-    let expressions = selector.match_expressions.iter().flatten();
-    expressions.filter(|one| !matches!(one.operator.as_str(), "In" | "NotIn" | "Exists" | "DoesNotExist")).next().map(
-        |bad| format!("operator {:?} of {:?}: expected In, NotIn, Exists or DoesNotExist", bad.operator, bad.key),
-    )
+    let mut expressions = selector.match_expressions.iter().flatten();
+    let bad = expressions.find(|one| !matches!(one.operator.as_str(), "In" | "NotIn" | "Exists" | "DoesNotExist"))?;
+    Some(format!("operator {:?} of {:?}: expected In, NotIn, Exists or DoesNotExist", bad.operator, bad.key))
 }
 
 /// Kubernetes label selector semantics; an operator that nobody knows matches nothing.
@@ -143,10 +142,17 @@ mod tests {
     fn the_truth_table_of_the_default() {
         let (a, n, o) = (Some("ambient"), Some("none"), Some("other"));
         for (pod_mode, namespace_mode, captured) in [
-            (a, None, true), (a, n, true), (a, a, true),
-            (n, None, false), (n, a, false),
-            (None, None, false), (None, a, true), (None, n, false), (None, o, false),
-            (o, a, true), (o, None, false),
+            (a, None, true),
+            (a, n, true),
+            (a, a, true),
+            (n, None, false),
+            (n, a, false),
+            (None, None, false),
+            (None, a, true),
+            (None, n, false),
+            (None, o, false),
+            (o, a, true),
+            (o, None, false),
         ] {
             let found = default_rules().captures(&pod("demo", pod_mode), &labels(namespace_mode));
             assert_eq!(found, captured, "pod {pod_mode:?}, namespace {namespace_mode:?}");
@@ -178,7 +184,8 @@ mod tests {
     #[test]
     fn an_unknown_operator_matches_nothing_and_is_named() {
         let selector: LabelSelector =
-            serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]})).unwrap();
+            serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}))
+                .unwrap();
         assert!(!matches(&selector, &Labels::new()));
         assert!(selector_error(&selector).unwrap().contains("\"Like\""));
     }

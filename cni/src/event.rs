@@ -81,7 +81,9 @@ impl AddEvent {
         let all = self.ips.iter().flatten();
         all.map(|one| {
             let text = &one.address.ip;
-            text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| format!("IPs: {text:?} is not an IP address"))
+            text.parse::<IpAddr>()
+                .map(|ip| ip.to_canonical())
+                .map_err(|_| format!("IPs: {text:?} is not an IP address"))
         })
         .collect()
     }
@@ -99,7 +101,11 @@ mod tests {
             netns: "/var/run/netns/x".into(),
             pod_name: "p".into(),
             pod_namespace: "n".into(),
-            ips: Some(vec![IpConfig { interface: Some(2), address: IpMask::new("10.0.0.5".parse().unwrap(), 20), gateway: None }]),
+            ips: Some(vec![IpConfig {
+                interface: Some(2),
+                address: IpMask::new("10.0.0.5".parse().unwrap(), 20),
+                gateway: None,
+            }]),
             pod_uid: None,
         };
         assert_eq!(
@@ -115,7 +121,8 @@ mod tests {
             serde_json::from_value(json!({"Netns": "", "PodName": "", "PodNamespace": "", "IPs": null})).unwrap();
         assert_eq!(event.addresses().unwrap(), Vec::<IpAddr>::new());
         let event: AddEvent = serde_json::from_value(json!({"Netns": "", "PodName": "", "PodNamespace": "",
-            "IPs": [{"Interface": null, "Address": {"IP": "::ffff:10.0.0.9", "Mask": ""}, "Gateway": ""}]})).unwrap();
+            "IPs": [{"Interface": null, "Address": {"IP": "::ffff:10.0.0.9", "Mask": ""}, "Gateway": ""}]}))
+        .unwrap();
         assert_eq!(event.addresses().unwrap(), ["10.0.0.9".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -122,10 +122,11 @@ impl Installer {
     pub fn remove(&self) {
         let done = std::mem::take(&mut *self.lock());
         let settings = &self.settings;
-        let conflist = done.conflist.or_else(|| match conflist::select(&settings.net_dir, settings.conf_name.as_deref()) {
-            Ok(Selection::Found(path)) => Some(path),
-            _ => None,
-        });
+        let conflist =
+            done.conflist.or_else(|| match conflist::select(&settings.net_dir, settings.conf_name.as_deref()) {
+                Ok(Selection::Found(path)) => Some(path),
+                _ => None,
+            });
         let mut problems = Vec::new();
         if let Some(path) = conflist
             && let Err(error) = conflist::withdraw(&path)
@@ -192,7 +193,10 @@ impl Installer {
         primary.is_ok_and(|selection| selection == Selection::Found(conflist.clone()))
             && conflist::is_extended(conflist, &settings.entry)
             && kubeconfig.is_some_and(|found| self.kubeconfig().is_ok_and(|wanted| wanted == found))
-            && done.binaries.iter().all(|name| binaries::is_same(&settings.image_bin.join(name), &settings.host_bin.join(name)))
+            && done
+                .binaries
+                .iter()
+                .all(|name| binaries::is_same(&settings.image_bin.join(name), &settings.host_bin.join(name)))
     }
 
     fn kubeconfig(&self) -> Result<String, String> {

@@ -30,7 +30,11 @@ pub const NEWEST: &str = "1.1.0";
 pub fn run(env: &Env, stdin: impl Read, stdout: &mut impl Write, stderr: &mut impl Write) -> u8 {
     if env.get("CNI_COMMAND").is_none_or(str::is_empty) {
         let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(stderr, "CNI plugin istio-cni {version}\nCNI protocol versions supported: {}", VERSIONS.join(", "));
+        let _ = writeln!(
+            stderr,
+            "CNI plugin istio-cni {version}\nCNI protocol versions supported: {}",
+            VERSIONS.join(", ")
+        );
         return 0;
     }
     let mut log = Log::new();

@@ -9,8 +9,7 @@ use clap::Parser;
 use sandbox::{bridge, command, daemon, runtime};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> =
-        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [program, ..] if program.rsplit('/').next() == Some(bridge::PLUGIN_NAME) => {

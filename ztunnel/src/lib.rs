@@ -4,18 +4,18 @@
 //! Read in the order in which a connection meets the code: `node` (which pods), `pod`, `outbound`,
 //! [`route`], `inbound`, `copy`, [`report`]. [`state`] is what the control plane said.
 
-mod failure;
-mod inbound;
-mod joined;
-mod outbound;
 pub mod admin;
 pub mod config;
 pub mod connections;
 pub mod copy;
 pub mod dial;
 pub mod explain;
+mod failure;
+mod inbound;
+mod joined;
 pub mod limits;
 pub mod node;
+mod outbound;
 pub mod pod;
 pub mod report;
 pub mod route;

@@ -45,7 +45,6 @@ pub struct Refusal {
 
 impl Admission {
     /// The routes of the event socket.
-    #[must_use]
     pub fn router(self) -> Router {
         Router::new().route(event::PATH, post(answer)).with_state(self)
     }
@@ -105,7 +104,8 @@ async fn answer(State(admission): State<Admission>, body: Body) -> (StatusCode, 
     let metrics = admission.metrics.clone();
     // A task of its own: a plugin that gives up must not leave a pod half enrolled.
     let work = tokio::spawn(async move {
-        let body = to_bytes(body, EVENT_BYTES_MAX).await.map_err(|error| failed(format!("reading the event: {error}")))?;
+        let body =
+            to_bytes(body, EVENT_BYTES_MAX).await.map_err(|error| failed(format!("reading the event: {error}")))?;
         if body.is_empty() {
             return Err(bad("empty event"));
         }

@@ -44,7 +44,8 @@ pub fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let many = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());
     let texts: Vec<&str> = many.chain(status.pod_ip.as_deref()).collect();
-    let mut ips: Vec<IpAddr> = texts.iter().filter_map(|text| Some(text.parse::<IpAddr>().ok()?.to_canonical())).collect();
+    let mut ips: Vec<IpAddr> =
+        texts.iter().filter_map(|text| Some(text.parse::<IpAddr>().ok()?.to_canonical())).collect();
     ips.sort_unstable();
     ips.dedup();
     ips
@@ -127,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_changed_address_of_an_enrolled_pod_is_followed() {
-        let (old, new) = (pod(Some("enabled"), "Running", Some("10.0.0.1")), pod(Some("enabled"), "Running", Some("10.0.0.2")));
+        let (old, new) =
+            (pod(Some("enabled"), "Running", Some("10.0.0.1")), pod(Some("enabled"), "Running", Some("10.0.0.2")));
         assert_eq!(decided(Some(&old), &new, true), Action::UpdateAddresses);
         assert_eq!(decided(Some(&new), &new, true), Action::None);
     }

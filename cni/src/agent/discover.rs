@@ -23,7 +23,9 @@ pub fn namespaces(host_proc: &Path, wanted: &BTreeMap<String, Vec<IpAddr>>) -> B
             continue;
         }
         let process = entry.path();
-        let Some(uid) = std::fs::read_to_string(process.join("cgroup")).ok().and_then(|text| pod_uid(&text)) else { continue };
+        let Some(uid) = std::fs::read_to_string(process.join("cgroup")).ok().and_then(|text| pod_uid(&text)) else {
+            continue;
+        };
         let Some(ips) = wanted.get(&uid) else { continue };
         let Ok(netns) = NetNs::open(process.join("ns/net")) else { continue };
         if Some(netns.id()) == host {
@@ -33,7 +35,8 @@ pub fn namespaces(host_proc: &Path, wanted: &BTreeMap<String, Vec<IpAddr>>) -> B
         if !owns {
             continue;
         }
-        let started = std::fs::read_to_string(process.join("stat")).ok().and_then(|text| start_time(&text)).unwrap_or(u64::MAX);
+        let started =
+            std::fs::read_to_string(process.join("stat")).ok().and_then(|text| start_time(&text)).unwrap_or(u64::MAX);
         match found.get(&uid) {
             Some((oldest, _)) if *oldest <= started => {}
             _ => drop(found.insert(uid, (started, netns))),
@@ -101,7 +104,9 @@ mod tests {
         let under = UID.replace('-', "_");
         for text in [
             format!("0::/kubepods/besteffort/pod{UID}/0a1b"),
-            format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/cri-containerd-0a1b.scope"),
+            format!(
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/cri-containerd-0a1b.scope"
+            ),
             format!("11:memory:/kubepods/pod{UID}/0a\n3:cpu:/kubepods/pod{UID}/0a"),
             format!("0::/system.slice/docker-1f.scope/kubelet.slice/kubepods-pod{under}.slice/cri-containerd-2a.scope"),
         ] {
@@ -112,7 +117,8 @@ mod tests {
     #[test]
     fn what_names_no_pod_or_several_is_skipped() {
         let other = UID.replace('0', "1");
-        for text in ["0::/", "0::/user.slice/pod.slice", &format!("0::/pod{UID}\n1:a:/pod{other}"), "0::/podman/x", ""] {
+        for text in ["0::/", "0::/user.slice/pod.slice", &format!("0::/pod{UID}\n1:a:/pod{other}"), "0::/podman/x", ""]
+        {
             assert_eq!(pod_uid(text), None, "{text}");
         }
     }

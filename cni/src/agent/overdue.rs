@@ -50,13 +50,19 @@ pub async fn run(world: Arc<World>, eligibility: Arc<Eligibility>, metrics: Metr
     loop {
         ticks.tick().await;
         let pods = world.pods();
-        let late: HashMap<String, &Arc<Pod>> =
-            pods.iter().filter(|pod| waits(pod, &world, &eligibility)).map(|pod| (pod.uid().unwrap_or_default(), pod)).collect();
+        let late: HashMap<String, &Arc<Pod>> = pods
+            .iter()
+            .filter(|pod| waits(pod, &world, &eligibility))
+            .map(|pod| (pod.uid().unwrap_or_default(), pod))
+            .collect();
         let fresh = waiting.update(late.keys().cloned(), Instant::now());
         metrics.enrolment_overdue.set(i64::try_from(waiting.overdue()).unwrap_or(i64::MAX));
         for pod in fresh.iter().filter_map(|uid| late.get(uid)) {
             tracing::error!(target: SCOPE, pod = %full_name(pod), limit = ?LIMIT, "labelled pod is not captured");
-            let message = format!("labelled for the mesh but not captured after {}s; see the log of istio-cni-node on this node", LIMIT.as_secs());
+            let message = format!(
+                "labelled for the mesh but not captured after {}s; see the log of istio-cni-node on this node",
+                LIMIT.as_secs()
+            );
             notices.warn(pod, PENDING, &message).await;
         }
     }

@@ -25,11 +25,11 @@ use super::watch::World;
 use super::{decide, health, overdue, plugin_log};
 use crate::config::Config;
 use crate::eligibility::is_terminal;
+use crate::event;
 use crate::install::{self, Installer};
 use crate::metrics::Metrics;
 use crate::redirect::{HostRules, kubelet_uid};
 use crate::zds::{self, Proxies};
-use crate::event;
 
 /// Why the agent could not start. The process ends and is started again.
 #[derive(Debug, thiserror::Error)]

@@ -82,9 +82,9 @@ async fn observe(client: &Client, config: &Config) -> Observation {
 pub fn selects(set: &DaemonSet, node: &str, labels: &BTreeMap<String, String>) -> bool {
     let spec = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let affinity = spec.and_then(|spec| spec.affinity.as_ref()).and_then(|affinity| affinity.node_affinity.as_ref());
-    let Some(required) = affinity.and_then(|affinity| {
-        affinity.required_during_scheduling_ignored_during_execution.as_ref()
-    }) else {
+    let Some(required) =
+        affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref())
+    else {
         return true;
     };
     let name = BTreeMap::from([("metadata.name".to_owned(), node.to_owned())]);
@@ -152,9 +152,7 @@ mod tests {
     #[test]
     fn required_affinity_decides_about_the_node() {
         let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned()), ("cores".to_owned(), "4".to_owned())]);
-        let by = |key: &str, operator: &str, values: &[&str]| {
-            json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}])
-        };
+        let by = |key: &str, operator: &str, values: &[&str]| json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]);
         for (terms, expected) in [
             (by("zone", "In", &["a", "b"]), true),
             (by("zone", "In", &["b"]), false),

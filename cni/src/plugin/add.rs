@@ -55,7 +55,11 @@ fn destiny(request: &Request, pod: &PodArgs, log: &mut Log) -> Result<Destiny, C
     let runtime = runtime.map_err(|error| CniError::new(Code::Internal, "starting", error))?;
     let kubeconfig = config.cni_agent_run_dir.join(event::KUBECONFIG);
     let client = runtime.block_on(connect(&kubeconfig)).map_err(|error| {
-        CniError::new(Code::Internal, format!("kubeconfig {} of the node agent (istio-cni-node)", kubeconfig.display()), error)
+        CniError::new(
+            Code::Internal,
+            format!("kubeconfig {} of the node agent (istio-cni-node)", kubeconfig.display()),
+            error,
+        )
     })?;
     if pod.name.is_empty() || pod.namespace.is_empty() {
         return Ok(Destiny::Pass("not a pod of Kubernetes"));
@@ -115,7 +119,8 @@ async fn is_ambient(
 }
 
 async fn look(client: &Client, pod: &PodArgs, eligibility: &Eligibility) -> kube::Result<bool> {
-    let (pods, namespaces) = (Api::<Pod>::namespaced(client.clone(), &pod.namespace), Api::<Namespace>::all(client.clone()));
+    let (pods, namespaces) =
+        (Api::<Pod>::namespaced(client.clone(), &pod.namespace), Api::<Namespace>::all(client.clone()));
     let (found, namespace) = tokio::try_join!(pods.get(&pod.name), namespaces.get(&pod.namespace))?;
     Ok(eligibility.captures(&found, &namespace.metadata.labels.unwrap_or_default()))
 }

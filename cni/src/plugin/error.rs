@@ -45,13 +45,18 @@ impl CniError {
     /// The text that goes to standard output.
     #[must_use]
     pub fn to_json(&self, version: &str) -> String {
-        json!({"cniVersion": version, "code": self.code as u32, "msg": self.message, "details": self.details}).to_string()
+        json!({"cniVersion": version, "code": self.code as u32, "msg": self.message, "details": self.details})
+            .to_string()
     }
 }
 
 impl fmt::Display for CniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.details.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.message, self.details) }
+        if self.details.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.message, self.details)
+        }
     }
 }
 

@@ -170,7 +170,9 @@ impl PodArgs {
         }
         let ignore = match pairs.remove("IgnoreUnknown") {
             None => false,
-            Some(text) => parse_bool(text).ok_or_else(|| bad(format!("IgnoreUnknown={text:?}: expected true or false")))?,
+            Some(text) => {
+                parse_bool(text).ok_or_else(|| bad(format!("IgnoreUnknown={text:?}: expected true or false")))?
+            }
         };
         let mut take = |name: &str| pairs.remove(name).unwrap_or_default().to_owned();
         let pod = Self {
@@ -206,7 +208,11 @@ fn check_config(verb: Verb, config: &NetConfig) -> Result<(), CniError> {
     }
     if !is_identifier(&config.name) {
         let details = "expected a letter or digit, then letters, digits, '_', '.' or '-'";
-        return Err(CniError::new(Code::BadNetworkConfig, format!("name: invalid network name {:?}", config.name), details));
+        return Err(CniError::new(
+            Code::BadNetworkConfig,
+            format!("name: invalid network name {:?}", config.name),
+            details,
+        ));
     }
     Ok(())
 }
@@ -239,7 +245,11 @@ fn check_namespace(path: &str, env: &Env) -> Result<(), CniError> {
     // A path that cannot be opened is somebody else's error to report.
     let (Ok(own), Ok(given)) = (NetNs::current(), NetNs::open(path)) else { return Ok(()) };
     if own.id() == given.id() {
-        return Err(CniError::new(Code::BadNamespace, format!("CNI_NETNS={path:?} is the namespace of the plugin"), ""));
+        return Err(CniError::new(
+            Code::BadNamespace,
+            format!("CNI_NETNS={path:?} is the namespace of the plugin"),
+            "",
+        ));
     }
     Ok(())
 }

@@ -135,7 +135,8 @@ fn unknown_arguments_need_permission() {
 
 #[test]
 fn the_agent_itself_passes_without_anything_that_it_provides() {
-    let config = CONFIG.replace("\"type\"", "\"pod_namespace\":\"istio-system\",\"cni_agent_run_dir\":\"/none\",\"type\"");
+    let config =
+        CONFIG.replace("\"type\"", "\"pod_namespace\":\"istio-system\",\"cni_agent_run_dir\":\"/none\",\"type\"");
     let args = "K8S_POD_NAME=istio-cni-node-abc;K8S_POD_NAMESPACE=istio-system";
     let (status, out, _) = call(&env("ADD", &[("CNI_ARGS", args)]), &config);
     assert_eq!(status, 0, "{out}");

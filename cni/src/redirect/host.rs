@@ -58,9 +58,7 @@ impl HostRules {
     /// See [`RedirectError`].
     pub fn sync(&self) -> Result<(), RedirectError> {
         let text = self.text();
-        self.netns
-            .run(|| Ok(mesh_sys::nft::apply(&text)?))
-            .map_err(|source| RedirectError::Enter { source })?
+        self.netns.run(|| Ok(mesh_sys::nft::apply(&text)?)).map_err(|source| RedirectError::Enter { source })?
     }
 
     /// Takes everything away, when the agent leaves the node for good.
@@ -113,8 +111,9 @@ pub fn kubelet_uid(host_proc: &Path) -> Result<u32, String> {
         let comm = if numeric { std::fs::read_to_string(path.join("comm")).unwrap_or_default() } else { continue };
         let is_kubelet = match comm.trim() {
             "kubelet" | "k3s" | "k3s-server" | "k3s-agent" => true,
-            "kubelite" => std::fs::read(path.join("cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains("kubelet")),
+            "kubelite" => {
+                std::fs::read(path.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("kubelet"))
+            }
             _ => false,
         };
         if is_kubelet && let Some(uid) = uid_of(&path) {
@@ -150,7 +149,10 @@ mod tests {
         let text = host.text();
         assert!(text.contains("elements = { 10.0.0.5 comment \"uid-a\" }"), "{text}");
         assert!(text.contains("elements = { fd00::5 comment \"uid-a\" }"), "{text}");
-        assert!(text.contains("meta skuid 7 ip daddr @istio-inpod-probes-v4 counter snat ip to 169.254.7.127"), "{text}");
+        assert!(
+            text.contains("meta skuid 7 ip daddr @istio-inpod-probes-v4 counter snat ip to 169.254.7.127"),
+            "{text}"
+        );
         assert!(text.contains("snat ip6 to fd16:9254:7127:1337:ffff:ffff:ffff:ffff"), "{text}");
     }
 

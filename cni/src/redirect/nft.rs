@@ -103,7 +103,8 @@ fn base(table: Table, hook: Hook) -> (&'static str, &'static str, i32) {
 
 /// One line, or one per family when an address is compared.
 fn lines(rule: &Rule, pod: &PodRules) -> Vec<String> {
-    let by_address = |one: &Match| matches!(one, Match::FromProbe | Match::ToProbe | Match::NotToLocalhost | Match::Established);
+    let by_address =
+        |one: &Match| matches!(one, Match::FromProbe | Match::ToProbe | Match::NotToLocalhost | Match::Established);
     let families: &[bool] = match (rule.matches.iter().any(by_address), pod.ipv6) {
         (false, _) | (true, false) => &[false],
         (true, true) => &[false, true],

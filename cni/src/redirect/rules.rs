@@ -34,7 +34,9 @@ impl FromStr for InterfaceName {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@');
         let fits = (1..=15).contains(&text.len()) && !plain.is_empty() && !matches!(plain, "." | "..");
         if !fits || !plain.chars().all(legal) {
-            return Err(format!("{text:?} is not an interface name: 1 to 15 letters, digits, '_', '-' or '.', optional final '+'"));
+            return Err(format!(
+                "{text:?} is not an interface name: 1 to 15 letters, digits, '_', '-' or '.', optional final '+'"
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -139,8 +141,8 @@ pub fn rules(pod: &PodRules) -> Vec<Rule> {
     use Action::{Accept, MarkConnection, OwnZone, Redirect, RestoreMark, Return};
     use Hook::{Output, Prerouting};
     use Match::{
-        ConnectionMark, DestinationPort, Established, FromProbe, In, NotDestinationPort, NotToLocalhost, OutLoopback, ProxyMark,
-        ReturnMark, SourcePort, Tcp, ToProbe, Udp,
+        ConnectionMark, DestinationPort, Established, FromProbe, In, NotDestinationPort, NotToLocalhost, OutLoopback,
+        ProxyMark, ReturnMark, SourcePort, Tcp, ToProbe, Udp,
     };
     use Table::{Mangle, Nat, Raw};
 

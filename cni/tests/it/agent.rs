@@ -40,7 +40,10 @@ async fn api_server() -> (kube::Client, Patches) {
 
 async fn patch(State(patches): State<Patches>, method: Method, uri: Uri, body: String) -> (StatusCode, String) {
     if method != Method::PATCH {
-        return (StatusCode::NOT_FOUND, json!({"kind": "Status", "code": 404, "message": "", "reason": ""}).to_string());
+        return (
+            StatusCode::NOT_FOUND,
+            json!({"kind": "Status", "code": 404, "message": "", "reason": ""}).to_string(),
+        );
     }
     let body: Value = serde_json::from_str(&body).unwrap();
     let annotation = body["metadata"]["annotations"]["ambient.istio.io/redirection"].clone();
@@ -63,7 +66,9 @@ const UID: &str = "0f3c2a10-5b7e-4c1d-9e2f-a1b2c3d4e5f6";
 impl Node {
     async fn new() -> Self {
         let (lab, dir) = (Lab::new(), tempfile::tempdir().unwrap());
-        for (pid, netns, cgroup) in [(1, &lab.world, "0::/init".to_owned()), (77, &lab.pod, format!("0::/kubepods/pod{UID}/c1"))] {
+        for (pid, netns, cgroup) in
+            [(1, &lab.world, "0::/init".to_owned()), (77, &lab.pod, format!("0::/kubepods/pod{UID}/c1"))]
+        {
             let process = dir.path().join(format!("proc/{pid}"));
             std::fs::create_dir_all(process.join("ns")).unwrap();
             std::os::unix::fs::symlink(path(netns), process.join("ns/net")).unwrap();
@@ -91,15 +96,25 @@ impl Node {
     }
 
     fn annotations(&self) -> Vec<Value> {
-        self.patches.lock().unwrap().iter().map(|(path, value)| {
-            assert_eq!(path, "/api/v1/namespaces/demo/pods/web/status");
-            value.clone()
-        }).collect()
+        self.patches
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(path, value)| {
+                assert_eq!(path, "/api/v1/namespaces/demo/pods/web/status");
+                value.clone()
+            })
+            .collect()
     }
 }
 
 fn config(dir: &std::path::Path) -> Config {
-    let env = [("NODE_NAME", "n1"), ("POD_NAMESPACE", "istio-system"), ("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+    let env = [
+        ("NODE_NAME", "n1"),
+        ("POD_NAMESPACE", "istio-system"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+    ];
     let mut config = Config::new(&env.into_iter().collect()).unwrap();
     config.paths.host_root = "/".into();
     config.paths.run_dir = dir.join("run");
@@ -193,7 +208,8 @@ async fn a_restarted_agent_takes_over_enrolled_pods_without_touching_them() {
     }
     let node = Node::new().await;
     let mut lost = node.pod.clone();
-    (lost.metadata.name, lost.metadata.uid) = (Some("lost".into()), Some("1f3c2a10-5b7e-4c1d-9e2f-a1b2c3d4e5f6".into()));
+    (lost.metadata.name, lost.metadata.uid) =
+        (Some("lost".into()), Some("1f3c2a10-5b7e-4c1d-9e2f-a1b2c3d4e5f6".into()));
     node.enroller.adopt(&[node.pod.clone(), lost]).await;
     node.enroller.sync_node().unwrap();
     assert!(node.annotations().is_empty());
@@ -222,7 +238,8 @@ async fn a_pod_with_an_illegal_interface_name_is_refused_by_name() {
     }
     let node = Node::new().await;
     let mut pod = node.pod.clone();
-    pod.metadata.annotations = Some(BTreeMap::from([("istio.io/reroute-virtual-interfaces".to_owned(), "tap0\"; flush".to_owned())]));
+    pod.metadata.annotations =
+        Some(BTreeMap::from([("istio.io/reroute-virtual-interfaces".to_owned(), "tap0\"; flush".to_owned())]));
     let error = node.enroller.add(&pod).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("flush"), "{error}");
     assert!(!node.captured());
@@ -272,7 +289,12 @@ impl Host {
     async fn eventually(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let until = tokio::time::Instant::now() + PATIENCE;
         while !holds(self) {
-            assert!(tokio::time::Instant::now() < until, "{what}: {:?} pending {:?}", self.types(), self.readiness.pending());
+            assert!(
+                tokio::time::Instant::now() < until,
+                "{what}: {:?} pending {:?}",
+                self.types(),
+                self.readiness.pending()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -308,8 +330,15 @@ async fn cni_rows_4_5_and_7_the_plugin_is_installed_repaired_and_removed() {
     host.eventually("binary back", |host| host.dir.path().join("bin/istio-cni").exists() && host.ready()).await;
 
     std::fs::write(host.dir.path().join("sa/token"), "token-2").unwrap();
-    host.eventually("token followed", |_| std::fs::read_to_string(&kubeconfig).is_ok_and(|text| text.contains("token-2"))).await;
-    assert!(host.registry.encode().contains("istio_cni_installs_total{result=\"SUCCESS\"}"), "{}", host.registry.encode());
+    host.eventually("token followed", |_| {
+        std::fs::read_to_string(&kubeconfig).is_ok_and(|text| text.contains("token-2"))
+    })
+    .await;
+    assert!(
+        host.registry.encode().contains("istio_cni_installs_total{result=\"SUCCESS\"}"),
+        "{}",
+        host.registry.encode()
+    );
 
     work.abort();
     host.installer.remove();

@@ -97,15 +97,16 @@ pub(crate) fn connect(netns: &NetNs, addr: &str) -> std::io::Result<TcpStream> {
 pub(crate) fn connect_as_proxy(netns: &NetNs, addr: &str, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
     let addr: SocketAddr = addr.parse().unwrap();
     let options = mesh_sys::socket::TcpConnectOptions { mark: Some(0x539), source, keepalive: None };
-    netns.run(|| {
-        let socket = options.socket(addr)?;
-        socket.set_nonblocking(false)?;
-        socket.connect_timeout(&addr.into(), PATIENCE)?;
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    })
-    .unwrap()
+    netns
+        .run(|| {
+            let socket = options.socket(addr)?;
+            socket.set_nonblocking(false)?;
+            socket.connect_timeout(&addr.into(), PATIENCE)?;
+            let stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        })
+        .unwrap()
 }
 
 /// Both ends hear each other.

@@ -85,11 +85,17 @@ fn answer_api(mut stream: std::net::TcpStream, mode: &str) {
     while let Some((path, _)) = read_request(&mut stream) {
         let (status, body) = if path.contains("/pods/") {
             let labels = json!({"istio.io/dataplane-mode": mode});
-            ("200 OK", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "demo", "labels": labels}}))
+            (
+                "200 OK",
+                json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "demo", "labels": labels}}),
+            )
         } else if path.contains("/namespaces/") {
             ("200 OK", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}))
         } else {
-            ("404 Not Found", json!({"kind": "Status", "status": "Failure", "code": 404, "message": "no", "reason": "NotFound"}))
+            (
+                "404 Not Found",
+                json!({"kind": "Status", "status": "Failure", "code": 404, "message": "no", "reason": "NotFound"}),
+            )
         };
         respond(&mut stream, status, &body.to_string());
     }
@@ -126,10 +132,8 @@ fn read_request(stream: &mut (impl Read + Write)) -> Option<(String, String)> {
 }
 
 fn respond(stream: &mut impl Write, status: &str, body: &str) {
-    let text = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let text =
+        format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let _ = stream.write_all(text.as_bytes());
 }
 

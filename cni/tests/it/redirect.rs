@@ -273,10 +273,13 @@ fn applying_twice_is_the_same_as_once_and_removal_restores() {
     let state = || {
         let tables = lab.pod.run(|| mesh_sys::nft::list_tables().unwrap()).unwrap();
         let text = lab.pod.run(|| {
-            tables.iter().map(|table| {
-                let (family, name) = table.split_once(' ').unwrap();
-                mesh_sys::nft::list_table(family, name).unwrap().unwrap()
-            }).collect::<String>()
+            tables
+                .iter()
+                .map(|table| {
+                    let (family, name) = table.split_once(' ').unwrap();
+                    mesh_sys::nft::list_table(family, name).unwrap().unwrap()
+                })
+                .collect::<String>()
         });
         // Counters count.
         let mut text: String =

@@ -240,7 +240,12 @@ async fn a_proxy_that_leaves_during_a_request_fails_it() {
 #[tokio::test]
 async fn peers_that_do_not_greet_as_they_should_are_dropped() {
     let server = Server::start(Arc::new(Pods::default()));
-    for packet in [vec![0xff, 0xff, 0xff], ZdsHello { version: 0 }.encode_to_vec(), ZdsHello { version: 9 }.encode_to_vec(), vec![7; 2000]] {
+    for packet in [
+        vec![0xff, 0xff, 0xff],
+        ZdsHello { version: 0 }.encode_to_vec(),
+        ZdsHello { version: 9 }.encode_to_vec(),
+        vec![7; 2000],
+    ] {
         let proxy = server.connect_silently();
         // An empty message is an empty packet, which a receiver takes for the end of the connection.
         proxy.send(if packet.is_empty() { &[8, 0] } else { &packet }).await;

@@ -1,9 +1,9 @@
 //! One direction of a connection.
 //!
 //! ```text
-//!  Copying --end of data, all written--> Closing --writer closed--> Ended
-//!     |                                     ^
-//!     +--read or write failed---------------+
+//!  Copying --end of data or read failed--> Draining --all written--> Closing --writer closed--> Ended
+//!     |                                       |                        ^
+//!     +--write failed-------------------------+------------------------+
 //! ```
 
 use std::collections::VecDeque;
@@ -85,11 +85,18 @@ impl Direction {
     fn poll_copy(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<io::Result<()>> {
         loop {
             let read = match self.pending_bytes < PENDING_BYTES_MAX {
-                true => from.poll_read(cx).map_err(|error| {
-                    self.source_lost = true;
-                    error
-                })?,
+                true => from.poll_read(cx),
                 false => Poll::Pending,
+            };
+            let read = match read {
+                Poll::Ready(Err(error)) => {
+                    // What came before the loss is still passed on, as a kernel would hand it to a reader.
+                    self.source_lost = true;
+                    self.failure = Some(error);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(bytes)) => Poll::Ready(bytes),
+                Poll::Pending => Poll::Pending,
             };
             match read {
                 Poll::Ready(Some(bytes)) => {

@@ -98,6 +98,20 @@ async fn a_reset_on_either_side_ends_the_connection_without_an_error() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_reset_is_still_delivered() {
+    let ((mut client, client_side), (mut server, server_side)) = (pair().await, pair().await);
+    server.write_all(b"413 too large").await.unwrap();
+    server.set_zero_linger().unwrap();
+    drop(server);
+    let mut relay = Relay::new(client_side, server_side);
+    relay.run(&Counted::default()).await.unwrap();
+    drop(relay);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "413 too large");
+}
+
+#[tokio::test]
 async fn reads_grow_with_traffic_and_an_idle_side_holds_no_buffer() {
     let (mut client, mut side) = pair().await;
     let sender = tokio::spawn(async move {

@@ -56,7 +56,10 @@ pub(super) async fn authorize(worker: &PodWorker, question: Question<'_>) -> Res
 async fn policies(worker: &PodWorker, workload: &Arc<Workload>) -> Result<Policies, Failure> {
     let state = &worker.shared.state;
     if !worker.pod.settings.policy_before_traffic {
-        return Ok(state.snapshot().policies_for(workload));
+        let snapshot = state.snapshot();
+        // The record that was looked up before registering may be an older one.
+        let current = snapshot.workload_by_uid(&workload.uid).unwrap_or(workload);
+        return Ok(snapshot.policies_for(current));
     }
     let known = state.await_policies(workload, POLICY_WAIT).await;
     known.map_err(|missing| Failure::new(ResponseFlag::Deny, missing.to_string()))

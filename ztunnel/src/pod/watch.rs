@@ -11,20 +11,26 @@ use crate::shared::Shared;
 /// drain, too.
 pub(super) async fn enforce_policies(pod: Weak<Pod>, shared: Arc<Shared>) {
     let mut changed = shared.state.changed();
-    let mut known: Option<Vec<Arc<Policy>>> = None;
+    let mut known: Option<(u64, Vec<Arc<Policy>>)> = None;
     loop {
         changed.borrow_and_update();
         // The pod lives as long as a worker serves it.
         let Some(pod) = pod.upgrade() else { return };
-        if let Some(workload) = pod.workload(&shared) {
-            let policies = shared.state.snapshot().policies_for(&workload).applied;
-            if !known.as_ref().is_some_and(|known| same(known, &policies)) {
+        let snapshot = shared.state.snapshot();
+        if let Some(workload) = snapshot.local_workload(&pod.name, &pod.namespace, &pod.service_account) {
+            let policies = snapshot.policies_for(workload).applied;
+            // A generation that was skipped may have let connections in which these policies deny, even if they are
+            // the same as before it.
+            let unbroken = known.as_ref().is_some_and(|(generation, known)| {
+                snapshot.generation <= generation.saturating_add(1) && same(known, &policies)
+            });
+            if !unbroken {
                 let cut = pod.live.enforce(&policies);
                 if cut > 0 {
                     tracing::info!(pod = %pod.name, namespace = %pod.namespace, cut, "policy change ended connections");
                 }
-                known = Some(policies);
             }
+            known = Some((snapshot.generation, policies));
         }
         drop(pod);
         if changed.changed().await.is_err() {

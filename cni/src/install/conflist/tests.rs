@@ -20,8 +20,7 @@ fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
-const CALICO: &str =
-    r#"{"name":"net","cniVersion":"0.3.1","extra":{"keep":[1,2]},"plugins":[{"type":"calico","mtu":1},{"type":"portmap"}]}"#;
+const CALICO: &str = r#"{"name":"net","cniVersion":"0.3.1","extra":{"keep":[1,2]},"plugins":[{"type":"calico","mtu":1},{"type":"portmap"}]}"#;
 
 #[test]
 fn cni_row_4_our_entry_goes_last_and_a_second_run_changes_no_byte() {

@@ -30,6 +30,7 @@ fn structural_schemas_are_read() {
     }
 }
 
+#[allow(clippy::too_many_lines)] // one table
 #[test]
 fn mistakes_are_named_with_their_path() {
     let keyed = |item: Value, keys: Value| {

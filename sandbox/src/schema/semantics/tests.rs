@@ -25,6 +25,7 @@ fn container(fields: Value) -> Value {
     pod(json!({"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]}))
 }
 
+#[allow(clippy::too_many_lines)] // one table
 #[test]
 fn pods() {
     let at = |rest: &str| format!("spec.containers[0].{rest}");

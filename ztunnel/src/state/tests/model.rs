@@ -29,7 +29,11 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn uid(n: u8) -> String {
     // Not all are pods, so that ranks differ.
-    if n.is_multiple_of(2) { format!("Kubernetes//Pod/ns{}/w{n}", n % 2) } else { format!("c/WorkloadEntry/ns{}/w{n}", n % 2) }
+    if n.is_multiple_of(2) {
+        format!("Kubernetes//Pod/ns{}/w{n}", n % 2)
+    } else {
+        format!("c/WorkloadEntry/ns{}/w{n}", n % 2)
+    }
 }
 
 fn service_name(n: u8) -> String {
