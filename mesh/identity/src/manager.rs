@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use mesh_core::Identity;
@@ -135,8 +135,9 @@ struct Driver {
 impl Driver {
     async fn run(mut self) {
         loop {
-            self.start_due();
-            let pause = self.pause();
+            let now = self.shared.clock.now();
+            self.start_due(now);
+            let pause = self.pause(now);
             tokio::select! {
                 Some(ended) = self.requests.join_next_with_id() => self.take(ended),
                 () = self.shared.wake.notified() => {}
@@ -145,10 +146,9 @@ impl Driver {
         }
     }
 
-    fn start_due(&mut self) {
+    fn start_due(&mut self, now: SystemTime) {
         let shared = self.shared.clone();
         let mut core = shared.core();
-        let now = shared.clock.now();
         while let Some((identity, ticket)) = core.schedule.start_next(now) {
             let answer = self.source.issue(identity.clone());
             let wanted = identity.clone();
@@ -187,9 +187,9 @@ impl Driver {
         core.schedule.finished(&identity, ticket, answer, self.shared.clock.now());
     }
 
-    /// Until something is due; capped, because the wall clock may be stepped while we sleep.
-    fn pause(&self) -> Duration {
-        let now = self.shared.clock.now();
+    /// Until something is due after `now`, the moment of the last [`Driver::start_due`]: with a later one, what became due
+    /// between the two would be overlooked. Capped, because the wall clock may be stepped while we sleep.
+    fn pause(&self, now: SystemTime) -> Duration {
         // A request that is due but waits for a free slot is started by the end of another one.
         let next = self.shared.core().schedule.next_due().filter(|due| *due > now);
         next.and_then(|due| due.duration_since(now).ok()).unwrap_or(PAUSE_MAX).min(PAUSE_MAX)

@@ -32,7 +32,8 @@ pub(super) async fn enforce_policies(pod: Weak<Pod>, shared: Arc<Shared>) {
             }
             known = Some((snapshot.generation, policies));
         }
-        drop(pod);
+        // Neither the pod nor an old view may be kept alive by waiting.
+        drop((pod, snapshot));
         if changed.changed().await.is_err() {
             return;
         }
