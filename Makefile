@@ -12,7 +12,7 @@ help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
 
 demo: deps build ## Watch two nodes of pods go from plaintext to mutual TLS (about 20 s after the build)
-	$(BIN)/demo
+	@KUBECTL="$$(tools/kubectl.sh)" $(BIN)/demo
 
 test: deps build ## Every test: unit, component, and journeys in the sandbox with real traffic
 	tools/test.sh $(E2E_THREADS)
