@@ -1,9 +1,8 @@
 //! `meltemi install`: renders the charts, applies them in order, waits until each component runs.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
@@ -51,7 +50,11 @@ impl Install {
             .map(|component| Ok((*component, charts::render(*component, namespace, &overrides)?)))
             .collect::<Result<_>>()?;
         let client = cluster.client().await?;
-        self.confirm(namespace)?;
+        let question = format!(
+            "This will install Meltemi {} with profile \"ambient\" into namespace {namespace}.",
+            env!("CARGO_PKG_VERSION")
+        );
+        output::confirm(&question, self.skip_confirmation || self.dry_run)?;
         let params = PatchParams { dry_run: self.dry_run, ..PatchParams::apply(FIELD_MANAGER).force() };
         let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         apply(&client, &space, namespace, &params).await?;
@@ -93,27 +96,6 @@ impl Install {
             return Ok(());
         }
         readiness::wait(client, namespace, objects, timeout).await
-    }
-
-    fn confirm(&self, namespace: &str) -> Result<()> {
-        if self.skip_confirmation || self.dry_run {
-            return Ok(());
-        }
-        ensure!(
-            std::io::stdin().is_terminal(),
-            "this asks before it acts: add --skip-confirmation to run without a terminal"
-        );
-        output::note(format!(
-            "This will install Meltemi {} with profile \"ambient\" into namespace {namespace}. Proceed? (y/N)",
-            env!("CARGO_PKG_VERSION")
-        ));
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-            output::line("Cancelled.")?;
-            bail!("not confirmed");
-        }
-        Ok(())
     }
 }
 

@@ -1,8 +1,8 @@
 //! The only place that prints: results to standard output, progress and warnings to standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use comfy_table::{Cell, Table, presets};
 use serde::Serialize;
@@ -31,6 +31,25 @@ pub fn line(text: impl AsRef<str>) -> Result<()> {
 pub fn note(text: impl AsRef<str>) {
     // Nobody to tell when even the error output is gone.
     let _ = writeln!(io::stderr(), "{}", text.as_ref());
+}
+
+/// Asks before something is changed; goes on at once where `skip` says so.
+///
+/// # Errors
+/// When the answer is not yes, or nobody is there to answer.
+pub fn confirm(question: &str, skip: bool) -> Result<()> {
+    if skip {
+        return Ok(());
+    }
+    ensure!(io::stdin().is_terminal(), "this asks before it acts: add --skip-confirmation to run without a terminal");
+    note(format!("{question} Proceed? (y/N)"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        line("Cancelled.")?;
+        bail!("not confirmed");
+    }
+    Ok(())
 }
 
 /// A result for machines.

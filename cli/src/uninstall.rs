@@ -1,7 +1,5 @@
 //! `meltemi uninstall`: removes what `install` applied, in the reverse order.
 
-use std::io::IsTerminal;
-
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
@@ -39,7 +37,7 @@ impl Uninstall {
         ensure!(self.purge, "say what to remove: --purge removes everything that 'meltemi install' applied");
         let client = cluster.client().await?;
         self.refuse_enrolled(&client).await?;
-        self.confirm()?;
+        output::confirm("This will remove the mesh, its CRDs and every policy.", self.skip_confirmation)?;
         for component in COMPONENTS.iter().rev() {
             let progress = Progress::start(component.title);
             let objects = charts::render(*component, &cluster.istio_namespace, &Overrides::default())?;
@@ -77,24 +75,6 @@ impl Uninstall {
             enrolled.join(", "),
             if count > NAMES_MAX { ", …" } else { "" },
         )
-    }
-
-    fn confirm(&self) -> Result<()> {
-        if self.skip_confirmation {
-            return Ok(());
-        }
-        ensure!(
-            std::io::stdin().is_terminal(),
-            "this asks before it acts: add --skip-confirmation to run without a terminal"
-        );
-        output::note("This will remove the mesh, its CRDs and every policy. Proceed? (y/N)");
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-            output::line("Cancelled.")?;
-            bail!("not confirmed");
-        }
-        Ok(())
     }
 }
 

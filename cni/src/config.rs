@@ -181,6 +181,27 @@ impl Config {
     }
 }
 
+impl std::fmt::Display for Config {
+    /// What matters, on one line. There is nothing secret in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "node={} namespace={} exclude={} dns_capture={} ipv6={} reconcile_rules={} detection_retry={} probes={},{} \
+             selectors={}",
+            self.node_name,
+            self.pod_namespace,
+            self.exclude_namespaces.join(","),
+            self.dns_capture,
+            self.ipv6,
+            self.reconcile_rules,
+            self.detection_retry,
+            self.probes.v4,
+            self.probes.v6,
+            serde_json::to_string(&self.selectors).unwrap_or_default(),
+        )
+    }
+}
+
 /// Reads settings and collects what is wrong with them.
 struct Reader<'a> {
     env: &'a Env,
@@ -236,11 +257,15 @@ impl Reader<'_> {
         for (name, only, why) in [
             ("AMBIENT_ENABLED", true, "this agent serves ambient mode only"),
             ("CHAINED_CNI_PLUGIN", true, "a stand-alone configuration file is not supported"),
+            ("SKIP_TLS_VERIFY", false, "the API server is always verified"),
             ("ISTIO_OWNED_CNI_CONFIG", false, "a configuration file of its own is not supported"),
         ] {
             if self.bool(name, only) != only {
                 self.errors.push(format!("{name}={}: {why}", !only));
             }
+        }
+        if let Some(file) = self.env.get("KUBE_CA_FILE").filter(|text| !text.is_empty()) {
+            self.errors.push(format!("KUBE_CA_FILE={file:?}: only the authority of the service account is supported"));
         }
     }
 
@@ -251,6 +276,11 @@ impl Reader<'_> {
         }
         if self.env.get("FORCE_IPTABLES_BINARY").is_some_and(|text| !text.is_empty()) {
             remarks.push("FORCE_IPTABLES_BINARY has no effect: only nftables is supported for now".to_owned());
+        }
+        for name in ["KUBECONFIG_MODE", "CNI_CONF_GROUP_READ", "SKIP_CNI_BINARIES", "CTRLZ_PORT", "CTRLZ_ADDRESS"] {
+            if self.env.get(name).is_some_and(|text| !text.is_empty()) {
+                remarks.push(format!("{name} has no effect"));
+            }
         }
         remarks
     }

@@ -9,7 +9,9 @@ pub const POD_CONNECTIONS_MAX: usize = 32_768;
 pub const POD_TUNNELS_MAX: usize = 8_192;
 /// TLS handshakes of one pod under way at once; each costs a signature.
 pub const POD_HANDSHAKES_MAX: usize = 256;
-/// TLS accept, including what the client takes for its part.
+/// Those of them with one client address, so that one client cannot take every turn.
+pub const SOURCE_HANDSHAKES_MAX: usize = 32;
+/// TLS accept from the first byte, including the wait for a turn and what the client takes for its part.
 pub const HANDSHAKE_BUDGET: Duration = Duration::from_secs(10);
 /// TCP connect to an application, another proxy or any other destination.
 pub const CONNECT_BUDGET: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 pub(crate) mod listen;
 mod settings;
 mod starter;
+mod turns;
 mod watch;
 
 use std::cell::RefCell;
@@ -21,11 +22,12 @@ pub use starter::PodProxies;
 
 use crate::connections::{ConnectionInfo, PodConnections};
 use crate::dial::{HboneDialer, Sockets};
-use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX, POD_HANDSHAKES_MAX, POD_TUNNELS_MAX};
+use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX, POD_TUNNELS_MAX};
 use crate::shared::Shared;
 use crate::state::Workload;
 use crate::workers::WorkerGone;
 use listen::PodListeners;
+use turns::Turns;
 
 /// Which pod.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ pub(crate) struct Pod {
     /// Tunnel connections that were accepted.
     pub(crate) tunnels: Arc<Semaphore>,
     /// TLS accepts under way.
-    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes: Turns,
 }
 
 /// What one worker needs to serve a pod. Never leaves its thread.
@@ -128,7 +130,7 @@ impl PodProxy {
             live: live.clone(),
             slots: Arc::new(Semaphore::new(POD_CONNECTIONS_MAX)),
             tunnels: Arc::new(Semaphore::new(POD_TUNNELS_MAX)),
-            handshakes: Arc::new(Semaphore::new(POD_HANDSHAKES_MAX)),
+            handshakes: Turns::default(),
         });
         let (drain, watch) = drain::channel();
         // From here on dropping the proxy undoes everything.

@@ -207,6 +207,9 @@ impl Enroller {
             None if !gone => self.search(pod, &addresses(pod)).await.map(Arc::new),
             held => held,
         };
+        if held.is_none() && !gone {
+            tracing::warn!(target: SCOPE, pod = %name, "no process of the pod was found; its rules stay until it ends");
+        }
         // Rules first: the application's traffic goes on, and only then the proxy lets go of its connections.
         if let (Some(netns), false) = (held, gone) {
             let removed = blocking(move || redirect::remove(&netns)).await;
@@ -231,6 +234,7 @@ impl Enroller {
 
     /// After a start: takes over the pods that an earlier agent has enrolled. Changes nothing for them.
     pub async fn adopt(&self, pods: &[Pod]) {
+        self.recall(pods);
         let wanted: BTreeMap<String, Vec<IpAddr>> =
             pods.iter().map(|pod| (pod.uid().unwrap_or_default(), addresses(pod))).collect();
         let root = self.config.paths.host_proc.clone();
@@ -251,6 +255,17 @@ impl Enroller {
             if let Err(error) = blocking(move || redirect::apply(&netns, &rules)).await {
                 tracing::error!(target: SCOPE, pod = %name, %error, "bringing the rules of an enrolled pod up to date failed");
             }
+        }
+    }
+
+    /// Probes of a pod whose addresses are not known at the moment must go on as before.
+    fn recall(&self, pods: &[Pod]) {
+        let homeless: Vec<String> = pods.iter().filter(|pod| addresses(pod).is_empty()).map(uid).collect();
+        if homeless.is_empty() {
+            return;
+        }
+        if let Err(error) = self.with_host(|host| host.recall(&homeless)) {
+            tracing::warn!(target: SCOPE, %error, "probes of enrolled pods without an address may fail for a moment");
         }
     }
 

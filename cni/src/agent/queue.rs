@@ -122,6 +122,17 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Makes every pod that waits for another attempt due now: what it waited for may be there.
+    pub fn hurry(&self) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        for item in state.items.values_mut().filter(|item| item.waiting.is_some()) {
+            item.due = item.due.min(now);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Pods that wait or are being looked at.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -222,6 +233,20 @@ mod tests {
         queue.done(&uid, change, Outcome::Retry);
         let (_, Change::Updated { old: Some(found) }) = queue.next().await else { panic!("lost") };
         assert!(Arc::ptr_eq(&old, &found));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_pods_can_be_hurried() {
+        let queue = Queue::default();
+        queue.push("a".into(), updated());
+        for _ in 0..12 {
+            let (uid, change) = queue.next().await;
+            queue.done(&uid, change, Outcome::Retry);
+        }
+        let began = Instant::now();
+        queue.hurry();
+        queue.next().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

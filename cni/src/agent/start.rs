@@ -79,7 +79,7 @@ pub async fn run(config: Config, client: Client, registry: Registry, mut drain: 
     let cache = Arc::new(Cache::default());
     let host = host_rules(&config)?;
     let enroller = Arc::new(Enroller::new(client.clone(), config.clone(), Arc::clone(&cache), proxies.clone(), host));
-    let world = start_ambient(&config, &client, &metrics, &enroller).await?;
+    let world = start_ambient(&config, &client, &metrics, &enroller, &proxies).await?;
 
     let socket = &config.paths.ztunnel_socket;
     let listener = zds::listener::bind(socket).map_err(|source| listen(socket.display(), source))?;
@@ -110,6 +110,7 @@ async fn start_ambient(
     client: &Client,
     metrics: &Metrics,
     enroller: &Arc<Enroller>,
+    proxies: &Proxies,
 ) -> Result<Arc<World>, StartError> {
     let queue = Arc::new(Queue::default());
     let world = Arc::new(World::new(Arc::clone(&queue)));
@@ -129,6 +130,7 @@ async fn start_ambient(
 
     let eligibility = Arc::new(config.eligibility.clone());
     let notices = Notices::new(client.clone(), config.node_name.clone());
+    tokio::spawn(hurry(proxies.changes(), Arc::clone(&queue)));
     let settler = Settler {
         world: Arc::clone(&world),
         queue,
@@ -142,6 +144,18 @@ async fn start_ambient(
     }
     tokio::spawn(overdue::run(Arc::clone(&world), eligibility, metrics.clone(), notices));
     Ok(world)
+}
+
+/// Pods that could not be served for want of a proxy wait no longer when one has come.
+async fn hurry(mut connected: tokio::sync::watch::Receiver<usize>, queue: Arc<Queue>) {
+    let mut before = 0;
+    while connected.changed().await.is_ok() {
+        let now = *connected.borrow_and_update();
+        if now > before {
+            queue.hurry();
+        }
+        before = now;
+    }
 }
 
 async fn sync_host(enroller: &Enroller) -> Result<(), StartError> {
@@ -173,6 +187,10 @@ async fn leave(config: &Config, client: &Client, installer: &Installer, enroller
         return;
     }
     installer.remove();
+    for socket in [event::SOCKET, event::LOG_SOCKET] {
+        // Nobody answers there any more.
+        let _ = std::fs::remove_file(config.paths.run_dir.join(socket));
+    }
     if let Err(error) = enroller.leave_node() {
         tracing::warn!(target: SCOPE, %error, "probe rules of the node stay");
     }

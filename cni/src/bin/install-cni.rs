@@ -27,7 +27,7 @@ fn run() -> anyhow::Result<()> {
     let format = if json { Format::Json } else { Format::Plain };
     let log = log::init(Options { component: "install-cni", format, default_filter: filter })?;
     let config = Config::new(&env).map_err(|errors| wrong("settings", &errors))?;
-    tracing::info!(target: "cni-agent", ?config, "starting");
+    tracing::info!(target: "cni-agent", %config, version = env!("CARGO_PKG_VERSION"), "starting");
     for remark in &config.remarks {
         tracing::warn!(target: "cni-agent", "{remark}");
     }

@@ -39,17 +39,26 @@ pub enum Observation {
 #[must_use]
 pub fn judge(observation: Observation, always_clean_up: bool) -> Decision {
     match observation {
-        Observation::Wanted if !always_clean_up => Decision::Leave,
+        // Without an answer the node keeps its guard: pods that should be captured must not start in the clear because
+        // the API server was away during a restart.
+        Observation::Wanted | Observation::Unknown if !always_clean_up => Decision::Leave,
         _ => Decision::CleanUp,
     }
 }
 
 /// Asks the API server and decides.
 pub async fn decide(client: &Client, config: &Config) -> Decision {
-    let observation = match tokio::time::timeout(ASK_TIMEOUT, observe(client, config)).await {
-        Ok(observation) => observation,
-        Err(_) => Observation::Unknown,
-    };
+    let mut observation = Observation::Unknown;
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
+        }
+        let asked = tokio::time::timeout(ASK_TIMEOUT, observe(client, config)).await;
+        observation = asked.unwrap_or(Observation::Unknown);
+        if observation != Observation::Unknown {
+            break;
+        }
+    }
     tracing::info!(target: super::SCOPE, ?observation, "own DaemonSet");
     judge(observation, config.disable_safe_upgrade)
 }
@@ -59,7 +68,7 @@ async fn observe(client: &Client, config: &Config) -> Observation {
     let set = match api.get(DAEMON_SET).await {
         Ok(set) => set,
         Err(kube::Error::Api(status)) if status.code == 404 => return Observation::Missing,
-        Err(kube::Error::Api(status)) if status.code == 401 => return Observation::Unauthorized,
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => return Observation::Unauthorized,
         Err(error) => {
             tracing::warn!(target: super::SCOPE, %error, "cannot ask for the own DaemonSet");
             return Observation::Unknown;
@@ -118,7 +127,9 @@ fn holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String
 /// Name of the DaemonSet that runs the agent.
 const DAEMON_SET: &str = "istio-cni-node";
 /// Leaves most of the termination grace period for the clean-up.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPTS: u32 = 3;
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -135,7 +146,7 @@ mod tests {
             (Observation::NotThisNode, CleanUp),
             (Observation::Missing, CleanUp),
             (Observation::Unauthorized, CleanUp),
-            (Observation::Unknown, CleanUp),
+            (Observation::Unknown, Leave),
         ] {
             assert_eq!(judge(observation, false), expected, "{observation:?}");
             assert_eq!(judge(observation, true), CleanUp, "{observation:?}");

@@ -32,6 +32,18 @@ impl HostRules {
         self.pods.extend(ips.iter().map(|ip| (*ip, uid.to_owned())));
     }
 
+    /// Remembers what the node's sets hold for these pods: for an agent that has restarted and whose pods are known to
+    /// be captured but not, at the moment, by which addresses.
+    ///
+    /// # Errors
+    /// See [`RedirectError`].
+    pub fn recall(&mut self, uids: &[String]) -> Result<(), RedirectError> {
+        let listed = self.netns.run(|| mesh_sys::nft::list_table("inet", TABLE));
+        let text = listed.map_err(|source| RedirectError::Enter { source })??.unwrap_or_default();
+        self.pods.extend(elements(&text).into_iter().filter(|(_, uid)| uids.contains(uid)));
+        Ok(())
+    }
+
     /// Adds a pod's addresses. An address that another pod had is taken over.
     ///
     /// # Errors
@@ -97,6 +109,18 @@ impl HostRules {
         text.push_str("\t}\n}\n");
         text
     }
+}
+
+/// Addresses with a comment, from the tool's listing of a table.
+fn elements(listing: &str) -> Vec<(IpAddr, String)> {
+    let words: Vec<&str> = listing.split([' ', ',', '\t', '\n']).filter(|word| !word.is_empty()).collect();
+    words
+        .windows(3)
+        .filter_map(|three| match three {
+            [ip, "comment", uid] => Some((ip.parse().ok()?, uid.trim_matches('"').to_owned())),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The user that the node's kubelet runs as, found among its processes.
@@ -168,6 +192,16 @@ mod tests {
         host.pods.insert("10.0.0.5".parse().unwrap(), "new".into());
         assert!(host.remove("old").is_ok());
         assert_eq!(host.pods.len(), 1);
+    }
+
+    #[test]
+    fn elements_are_read_from_a_listing() {
+        let text = "table inet t {\n\tset s {\n\t\telements = { 10.0.0.5 comment \"u-1\", 10.0.0.6 comment \"u-2\",\n\
+                    \t\t\t     fd00::5 comment \"u-1\" }\n\t}\n}";
+        let found = elements(text);
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[2], ("fd00::5".parse().unwrap(), "u-1".to_owned()));
+        assert!(elements("table inet t {\n}").is_empty());
     }
 
     #[test]

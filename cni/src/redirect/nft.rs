@@ -139,6 +139,7 @@ fn condition(one: &Match, hook: Hook, v6: bool, udp: bool, pod: &PodRules) -> St
         Match::ProxyMark(false) => format!("meta mark & {MARK_MASK:#x} != {PROXY_MARK:#x}"),
         Match::ReturnMark => format!("meta mark & {MARK_MASK:#x} == {CONNECTION_MARK:#x}"),
         Match::ConnectionMark => format!("ct mark & {MARK_MASK:#x} == {CONNECTION_MARK:#x}"),
+        Match::Invalid => "ct state invalid".to_owned(),
         Match::FromProbe => format!("{family} saddr {probe}"),
         Match::ToProbe => format!("{family} daddr {probe}"),
         Match::NotToLocalhost => format!("{family} daddr != {}", if v6 { "::1" } else { "127.0.0.1" }),
@@ -157,6 +158,7 @@ fn action(action: Action) -> String {
     match action {
         Action::Redirect(port) => format!("redirect to :{port}"),
         Action::Accept => "accept".to_owned(),
+        Action::Drop => "drop".to_owned(),
         Action::Return => "return".to_owned(),
         Action::MarkConnection => format!("ct mark set ct mark & {:#x} | {CONNECTION_MARK:#x}", !MARK_MASK),
         Action::RestoreMark => "meta mark set ct mark".to_owned(),
@@ -230,6 +232,7 @@ table inet istio-ambient-mangle {
 \t}
 \tchain istio-output {
 \t\tct mark & 0xfff == 0x111 counter meta mark set ct mark
+\t\toifname != \"lo\" meta l4proto tcp ct state invalid meta mark & 0xfff != 0x539 counter drop
 \t}
 \tchain output {
 \t\ttype route hook output priority -150; policy accept;

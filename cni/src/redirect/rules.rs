@@ -103,6 +103,8 @@ pub enum Match {
     NotToLocalhost,
     /// Of a connection that is older than the capture of the pod.
     Established,
+    /// Of no connection that the kernel knows or could begin.
+    Invalid,
 }
 
 /// What happens to a packet that fulfils every condition.
@@ -112,6 +114,8 @@ pub enum Action {
     Redirect(u16),
     /// Passes; no later rule of the chain is asked.
     Accept,
+    /// Goes nowhere.
+    Drop,
     /// Leaves our chain.
     Return,
     /// Its connection gets the connection mark.
@@ -138,11 +142,11 @@ pub struct Rule {
 /// The rules of a pod, in order.
 #[must_use]
 pub fn rules(pod: &PodRules) -> Vec<Rule> {
-    use Action::{Accept, MarkConnection, OwnZone, Redirect, RestoreMark, Return};
+    use Action::{Accept, Drop, MarkConnection, OwnZone, Redirect, RestoreMark, Return};
     use Hook::{Output, Prerouting};
     use Match::{
-        ConnectionMark, DestinationPort, Established, FromProbe, In, NotDestinationPort, NotToLocalhost, OutLoopback,
-        ProxyMark, ReturnMark, SourcePort, Tcp, ToProbe, Udp,
+        ConnectionMark, DestinationPort, Established, FromProbe, In, Invalid, NotDestinationPort, NotToLocalhost,
+        OutLoopback, ProxyMark, ReturnMark, SourcePort, Tcp, ToProbe, Udp,
     };
     use Table::{Mangle, Nat, Raw};
 
@@ -154,6 +158,9 @@ pub fn rules(pod: &PodRules) -> Vec<Rule> {
     // replies to a borrowed source address find their way back to the proxy.
     rule(Mangle, Prerouting, &[ProxyMark(true)], MarkConnection);
     rule(Mangle, Output, &[ConnectionMark], RestoreMark);
+    // Addresses of such packets are not translated: they would leave for their first destination in the clear. TCP
+    // sends again what was lost.
+    rule(Mangle, Output, &[OutLoopback(false), Tcp, Invalid, ProxyMark(false)], Drop);
     // The kernel begins to track connections with these rules and takes the next packet of an old connection for the
     // first of a new one; redirecting that would cut the connection.
     rule(Nat, Prerouting, &[Established], Accept);

@@ -7,8 +7,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
+use cni::agent::admission::Admission;
 use cni::agent::cache::Cache;
 use cni::agent::enrol::{EnrolError, Enroller};
+use cni::agent::watch::World;
 use cni::config::Config;
 use cni::install::Installer;
 use cni::metrics::Metrics;
@@ -39,16 +41,31 @@ async fn api_server() -> (kube::Client, Patches) {
 }
 
 async fn patch(State(patches): State<Patches>, method: Method, uri: Uri, body: String) -> (StatusCode, String) {
-    if method != Method::PATCH {
-        return (
-            StatusCode::NOT_FOUND,
-            json!({"kind": "Status", "code": 404, "message": "", "reason": ""}).to_string(),
-        );
-    }
-    let body: Value = serde_json::from_str(&body).unwrap();
-    let annotation = body["metadata"]["annotations"]["ambient.istio.io/redirection"].clone();
-    patches.lock().unwrap().push((uri.path().to_owned(), annotation));
-    (StatusCode::OK, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}}).to_string())
+    let labels = |mode: &str| json!({"istio.io/dataplane-mode": mode});
+    let pod = |name: &str, mode: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+               "metadata": {"name": name, "namespace": "demo", "uid": UID, "labels": labels(mode)},
+               "spec": {"containers": []}, "status": {"phase": "Pending"}})
+    };
+    let found = match (method, uri.path()) {
+        (Method::PATCH, path) => {
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let annotation = body["metadata"]["annotations"]["ambient.istio.io/redirection"].clone();
+            patches.lock().unwrap().push((path.to_owned(), annotation));
+            pod("web", "ambient")
+        }
+        (_, "/api/v1/namespaces/demo") => {
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}})
+        }
+        (_, "/api/v1/namespaces/demo/pods/web") => pod("web", "ambient"),
+        (_, "/api/v1/namespaces/demo/pods/plain") => pod("plain", "none"),
+        _ => {
+            let status =
+                json!({"kind": "Status", "status": "Failure", "code": 404, "message": "", "reason": "NotFound"});
+            return (StatusCode::NOT_FOUND, status.to_string());
+        }
+    };
+    (StatusCode::OK, found.to_string())
 }
 
 /// A node with one running pod, found through a process table.
@@ -58,6 +75,7 @@ struct Node {
     server: Server,
     enroller: Arc<Enroller>,
     patches: Patches,
+    client: kube::Client,
     pod: Pod,
 }
 
@@ -82,13 +100,13 @@ impl Node {
         let cache = Arc::new(Cache::default());
         let server = Server::start(Arc::clone(&cache) as Arc<dyn cni::zds::Snapshots>);
         let host = HostRules::new(lab.world.try_clone().unwrap(), ProbeAddresses::default(), 0, true);
-        let enroller = Arc::new(Enroller::new(client, config, cache, server.proxies.clone(), host));
+        let enroller = Arc::new(Enroller::new(client.clone(), config, cache, server.proxies.clone(), host));
         let pod = serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "demo", "uid": UID},
             "spec": {"containers": [], "serviceAccountName": "web"},
             "status": {"phase": "Running", "podIPs": [{"ip": "10.9.0.2"}, {"ip": "fd09::2"}]}}))
         .unwrap();
-        Self { lab, dir, server, enroller, patches, pod }
+        Self { lab, dir, server, enroller, patches, client, pod }
     }
 
     fn captured(&self) -> bool {
@@ -243,6 +261,68 @@ async fn a_pod_with_an_illegal_interface_name_is_refused_by_name() {
     let error = node.enroller.add(&pod).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("flush"), "{error}");
     assert!(!node.captured());
+}
+
+/// Posts an event as the plugin does.
+async fn post(socket: &std::path::Path, body: String) -> (u16, String) {
+    let socket = socket.to_owned();
+    let call = move || cni::plugin::unix_http::post(&socket, "/cmdadd", body, PATIENCE).unwrap();
+    tokio::task::spawn_blocking(call).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_the_plugin_get_the_status_that_fits() {
+    if !privileged("agent::events_of_the_plugin_get_the_status_that_fits") {
+        return;
+    }
+    let node = Node::new().await;
+    let socket = node.dir.path().join("run/pluginevent.sock");
+    let registry = Registry::new();
+    let admission = Admission {
+        world: Arc::new(World::new(Arc::default())),
+        enroller: Arc::clone(&node.enroller),
+        eligibility: Arc::new(config(node.dir.path()).eligibility),
+        client: node.client.clone(),
+        metrics: Metrics::register(&registry),
+    };
+    let listener = cni::agent::admission::bind(&socket).unwrap();
+    tokio::spawn(async move { axum::serve(listener, admission.router()).await });
+    let netns = path(&node.lab.pod);
+    let event = |name: &str, uid: Option<&str>, netns: &str| {
+        json!({"Netns": netns, "PodName": name, "PodNamespace": "demo", "PodUID": uid,
+               "IPs": [{"Interface": 0, "Address": {"IP": "10.9.0.2", "Mask": ""}, "Gateway": ""}]})
+        .to_string()
+    };
+    for (body, status, part) in [
+        (String::new(), 400, "empty"),
+        ("{".to_owned(), 400, "event"),
+        (event("web", None, &netns).replace("10.9.0.2", "ten"), 400, "ten"),
+        (event("ghost", None, &netns), 500, "not known"),
+        (event("web", Some("another-uid"), &netns), 500, "not known"),
+        (event("plain", None, &netns), 500, "not to be captured"),
+        (event("web", None, "/does/not/exist"), 500, "/does/not/exist"),
+        (event("web", Some(UID), &netns), 500, "no node proxy"),
+    ] {
+        let (found, text) = post(&socket, body.clone()).await;
+        assert!(found == status && text.contains(part), "{body}: {found} {text}");
+    }
+    let proxy = node.server.connect_ready().await;
+    let served = tokio::spawn(async move {
+        assert!(matches!(proxy.next().await.0, Payload::Add(_)));
+        proxy.ack("").await;
+        proxy
+    });
+    assert_eq!(post(&socket, event("web", Some(UID), &netns)).await, (200, String::new()));
+    drop(served.await.unwrap());
+    assert_eq!(node.annotations(), [json!("enabled")]);
+    let metrics = registry.encode();
+    for line in [
+        "istio_cni_plugin_requests_total{response_code=\"200\"} 1",
+        "istio_cni_plugin_requests_total{response_code=\"400\"} 3",
+        "istio_cni_plugin_requests_total{response_code=\"500\"} 5",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
+    }
 }
 
 /// A node to install on.

@@ -325,3 +325,28 @@ fn traffic_of_machines_inside_a_pod_counts_as_outbound() {
     assert_eq!(original_dst(&stream).unwrap(), "10.9.0.1:80".parse().unwrap());
     talk(&mut guest, &mut stream);
 }
+
+#[test]
+fn packets_of_no_connection_never_leave_a_captured_pod() {
+    if !privileged("redirect::packets_of_no_connection_never_leave_a_captured_pod") {
+        return;
+    }
+    let lab = captured();
+    // SYN+ACK out of nowhere from port 9999 to port 80: the kernel gives it no connection, so no translation either.
+    let mut segment = [0x27, 0x0f, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x12, 0x10, 0, 0, 0, 0, 0];
+    let pseudo = [10, 9, 0, 2, 10, 9, 0, 1, 0, 6, 0, 20];
+    let sum = |bytes: &[u8]| -> u32 { bytes.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum() };
+    let total = sum(&pseudo) + sum(&segment);
+    let checksum = !u16::try_from((total & 0xffff) + (total >> 16)).unwrap();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    lab.pod
+        .run(|| {
+            let raw = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::TCP));
+            let to: std::net::SocketAddr = "10.9.0.1:0".parse().unwrap();
+            // A dropped packet is an error of the sender, or none, as the kernel likes.
+            let _ = raw.unwrap().send_to(&segment, &to.into());
+        })
+        .unwrap();
+    let table = lab.pod.run(|| mesh_sys::nft::list_table("inet", "istio-ambient-mangle").unwrap().unwrap()).unwrap();
+    assert!(table.contains("counter packets 1 bytes 40 drop"), "{table}");
+}

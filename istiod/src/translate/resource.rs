@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_core::addr::ip_from_bytes;
-use mesh_wire::security::Authorization;
+use mesh_wire::security::{Authorization, Scope};
 use mesh_wire::workload::address::Type;
 use mesh_wire::workload::{Address, NetworkAddress, Service, Workload};
 use mesh_xds::server::{Resource, content_version};
@@ -18,7 +18,7 @@ pub(super) fn workload(workload: Workload) -> Resource {
     let node = (!workload.node.is_empty()).then(|| Arc::from(workload.node.as_str()));
     let name = workload.uid.as_str().into();
     let (body, version) = encoded(Type::Workload(workload));
-    Resource { name, aliases, version, body, groups, is_group: false, node }
+    Resource { name, aliases, version, body, groups, is_group: false, node, referenced: false }
 }
 
 /// A service, as an Address.
@@ -26,7 +26,7 @@ pub(super) fn service(service: Service) -> Resource {
     let aliases = service.addresses.iter().filter_map(alias).collect();
     let name = format!("{}/{}", service.namespace, service.hostname).into();
     let (body, version) = encoded(Type::Service(service));
-    Resource { name, aliases, version, body, groups: Box::default(), is_group: true, node: None }
+    Resource { name, aliases, version, body, groups: Box::default(), is_group: true, node: None, referenced: false }
 }
 
 /// A policy. Policies have no version: a reconnecting client gets them all again.
@@ -39,6 +39,7 @@ pub(super) fn authorization(policy: &Authorization) -> Resource {
         groups: Box::default(),
         is_group: false,
         node: None,
+        referenced: policy.scope() == Scope::WorkloadSelector,
     }
 }
 

@@ -8,7 +8,7 @@ use mesh_identity::{VerifyError, WorkloadCert, peer_identity};
 use rustls::ServerConfig;
 use rustls::pki_types::{DnsName, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector, client, server};
 
 /// Why a TLS handshake failed, in words that name what was found and what was wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,19 +26,44 @@ pub struct Accepted<T> {
     pub peer: Option<Identity>,
 }
 
+/// A client that has said hello. Nothing was computed for it yet.
+pub struct Greeted<T>(StartHandshake<T>);
+
+/// Reads the client's hello, which costs the client more than us.
+///
+/// # Errors
+/// The client sends something else, or leaves.
+pub async fn greet<T>(io: T) -> Result<Greeted<T>, TlsError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+    Ok(Greeted(hello.await.map_err(|e| TlsError { reason: reason(&e) })?))
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Greeted<T> {
+    /// Goes through the handshake with the workload's certificate; costs a signature.
+    ///
+    /// # Errors
+    /// No certificate, one that does not verify, or another protocol than TLS 1.3 with `h2`.
+    pub async fn accept(self, config: Arc<ServerConfig>) -> Result<Accepted<T>, TlsError> {
+        let mut stream = self.0.into_stream(config).await.map_err(|e| TlsError { reason: reason(&e) })?;
+        let (_, session) = stream.get_mut();
+        session.set_buffer_limit(Some(WRITE_BUFFER_BYTES));
+        let peer = session.peer_certificates().and_then(peer_identity);
+        Ok(Accepted { stream, peer })
+    }
+}
+
 /// Accepts a client with the workload's certificate.
 ///
 /// # Errors
-/// No certificate, one that does not verify, or another protocol than TLS 1.3 with `h2`.
+/// Those of [`greet`] and [`Greeted::accept`].
 pub async fn accept<T>(io: T, config: Arc<ServerConfig>) -> Result<Accepted<T>, TlsError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stream = TlsAcceptor::from(config).accept(io).await.map_err(|e| TlsError { reason: reason(&e) })?;
-    let (_, session) = stream.get_mut();
-    session.set_buffer_limit(Some(WRITE_BUFFER_BYTES));
-    let peer = session.peer_certificates().and_then(peer_identity);
-    Ok(Accepted { stream, peer })
+    greet(io).await?.accept(config).await
 }
 
 /// Dials over `io` as the workload of `cert`; the server must prove one of `expected`.

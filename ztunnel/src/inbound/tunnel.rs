@@ -1,6 +1,6 @@
 //! One tunnel connection: TLS with the pod's certificate, HTTP/2, and a task for each stream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use mesh_core::Identity;
@@ -45,7 +45,7 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> O
             return None;
         }
     };
-    match handshake(&worker, accepted.tcp).await {
+    match handshake(&worker, accepted.tcp, peer.ip()).await {
         Ok((h2, identity)) => {
             let tunnel = Rc::new(Tunnel { peer, local, identity, _socket: socket });
             Some(Box::pin(serve_streams(worker, h2, tunnel, drain)))
@@ -58,13 +58,18 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> O
 }
 
 /// Proves who we are and learns who the client is.
-async fn handshake(worker: &PodWorker, tcp: TcpStream) -> Result<(H2, Option<Identity>), String> {
+async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr) -> Result<(H2, Option<Identity>), String> {
     let Some(workload) = worker.await_workload().await else {
         return Err(format!("workload {}/{} is not known to this proxy yet", worker.pod.namespace, worker.pod.name));
     };
     let cert = worker.shared.certs.fetch(workload.identity()).await.map_err(|e| e.to_string())?;
-    let _turn = worker.pod.handshakes.acquire().await.map_err(|e| e.to_string())?;
-    let accepting = tls::accept(ReadAhead::new(tcp), cert.server_config());
+    let accepting = async {
+        // A client that says nothing costs a socket, not a turn.
+        let greeted = tls::greet(ReadAhead::new(tcp)).await?;
+        // The turn ends with TLS: what follows costs little, and the client may take its time for it.
+        let _turn = worker.pod.handshakes.take(peer).await;
+        greeted.accept(cert.server_config()).await
+    };
     let accepted = tokio::time::timeout(HANDSHAKE_BUDGET, accepting)
         .await
         .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))?

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use mesh_hbone::{OpenError, Pool, PoolKey, Settings};
@@ -123,6 +124,21 @@ isolated_test! {
         assert!(!answer.unwrap_or_default().contains("HTTP"));
         log_line(&["connection failed", &mesh.web.v4.to_string(), "TLS handshake failed"]).await;
         assert!(mesh.web.ask(mesh.app(), "still there?").await.unwrap().ends_with("still there?"));
+    }
+}
+
+isolated_test! {
+    async fn silent_clients_do_not_keep_others_from_their_handshakes() {
+        let mesh = Mesh::start(BOTH).await;
+        mesh.cart.serve_echo(APP_PORT);
+        let sockets = Sockets::new(mesh.web.netns.clone(), Some(1337), None, OriginalSource::Off);
+        let port = SocketAddr::new(mesh.cart.v4, 15008);
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            silent.push(sockets.connect(port, None).await.unwrap());
+        }
+        let dial = open(&mesh, Method::CONNECT, &mesh.app().to_string());
+        tokio::time::timeout(Duration::from_secs(2), dial).await.expect("a turn in time").unwrap();
     }
 }
 

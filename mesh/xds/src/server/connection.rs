@@ -1,6 +1,6 @@
 //! One connected client as the hub sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,11 +10,22 @@ use tokio::sync::Notify;
 
 use super::session::Session;
 
+/// What was published under a name before it changed: what a client holds that was sent everything until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing.
+    Absent,
+    /// Something that has an effect by itself.
+    Effective,
+    /// Something that has an effect only where others name it.
+    Referenced,
+}
+
 /// What the hub and the stream of a client share.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Names that changed since the client was last sent something, by type index. Merged: at most one entry a name.
-    pending: Mutex<BTreeMap<usize, BTreeSet<Arc<str>>>>,
+    pending: Mutex<BTreeMap<usize, BTreeMap<Arc<str>, Before>>>,
     /// Wakes the stream.
     pub(super) wake: Notify,
     /// The client fell too far behind and is to be cut.
@@ -66,10 +77,13 @@ impl Connection {
     }
 
     /// Adds changed names and wakes the stream. Beyond `limit` names the client is cut instead.
-    pub(super) fn mark(&self, type_index: usize, names: impl Iterator<Item = Arc<str>>, limit: usize) {
+    pub(super) fn mark(&self, type_index: usize, names: impl Iterator<Item = (Arc<str>, Before)>, limit: usize) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = pending.entry(type_index).or_default();
-        entry.extend(names);
+        for (name, before) in names {
+            // The first counts: the client has not been sent what came in between.
+            entry.entry(name).or_insert(before);
+        }
         if entry.len() > limit {
             entry.clear();
             self.lagging.store(true, Ordering::Relaxed);
@@ -79,7 +93,7 @@ impl Connection {
     }
 
     /// Takes everything that is pending.
-    pub(super) fn take(&self) -> BTreeMap<usize, BTreeSet<Arc<str>>> {
+    pub(super) fn take(&self) -> BTreeMap<usize, BTreeMap<Arc<str>, Before>> {
         std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 use super::codec::Push;
-use super::connection::{Connection, ConnectionStatus};
+use super::connection::{Before, Connection, ConnectionStatus};
 use super::resource::Resource;
 use super::session::{Ask, Peer, Session};
 use super::store::{Backing, Collection, TypeSpec};
@@ -94,7 +94,8 @@ impl std::fmt::Debug for Hub {
 
 impl Hub {
     /// A hub for these types. Responses of one push go out in this order, except that removals go last, in reverse
-    /// order: what is referred to comes before, and leaves after, what refers to it.
+    /// order: what is referred to comes before, and leaves after, what refers to it. What begins to have an effect only
+    /// where it is referred to ([`Resource::referenced`]) goes with the removals of its type.
     #[must_use]
     pub fn new(types: &[TypeSpec], options: HubOptions, observer: Box<dyn Observer>) -> Arc<Self> {
         let own = types.iter().enumerate().filter(|(_, spec)| matches!(spec.backing, Backing::Own));
@@ -138,12 +139,17 @@ impl Hub {
     pub fn publish(&self, version: Arc<str>, changes: &[Change]) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.version = version;
-        let mut touched: BTreeMap<usize, Vec<Arc<str>>> = BTreeMap::new();
+        let mut touched: BTreeMap<usize, Vec<(Arc<str>, Before)>> = BTreeMap::new();
         for change in changes {
             let Some(index) = self.index(change.type_url) else { continue };
             let Some(collection) = inner.collections.get_mut(&index) else { continue };
+            let before = match collection.get(&change.name) {
+                None => Before::Absent,
+                Some(old) if old.referenced => Before::Referenced,
+                Some(_) => Before::Effective,
+            };
             collection.set(&change.name, change.resource.clone());
-            touched.entry(index).or_default().push(change.name.clone());
+            touched.entry(index).or_default().push((change.name.clone(), before));
         }
         let Inner { collections, connections, .. } = &*inner;
         for (index, names) in &touched {
@@ -268,13 +274,16 @@ impl Hub {
             let Some(watch) = session.watch_mut(index).filter(|watch| watch.answered) else { continue };
             let mut push = Push { version: inner.version.clone(), ..empty(*spec, index) };
             let mut gone = Push { version: inner.version.clone(), ..empty(*spec, index) };
-            for name in names {
+            for (name, before) in names {
                 match collection.get(name).filter(|one| accepts(*spec, one)) {
                     Some(resource) if watch.wildcard || concerns(watch, resource, peer) => {
                         if !watch.wildcard {
                             watch.names.insert(name.clone());
                         }
-                        push.resources.push(resource.clone());
+                        // What narrows leaves its wide effect only after others name it; it goes with the removals.
+                        let narrows = *before == Before::Effective && resource.referenced;
+                        let when = if narrows { &mut gone } else { &mut push };
+                        when.resources.push(resource.clone());
                     }
                     Some(_) => {}
                     // Views cannot tell what a removed name was; removing an unknown name is no error.
@@ -335,7 +344,10 @@ fn join(mut upserts: Vec<Push>, removals: Vec<Push>) -> Vec<Push> {
     upserts.retain(|push| !push.is_empty());
     for gone in removals {
         match upserts.last_mut() {
-            Some(last) if last.type_index == gone.type_index => last.removed.extend(gone.removed),
+            Some(last) if last.type_index == gone.type_index => {
+                last.resources.extend(gone.resources);
+                last.removed.extend(gone.removed);
+            }
             _ => upserts.push(gone),
         }
     }

@@ -23,6 +23,9 @@ pub struct Resource {
     pub is_group: bool,
     /// Node it is local to: on-demand clients of that node get it unasked.
     pub node: Option<Arc<str>>,
+    /// It has an effect only where resources of another type name it. One that turns so is sent after those that begin
+    /// to name it: before, it would have no effect anywhere.
+    pub referenced: bool,
 }
 
 impl Resource {

@@ -86,7 +86,7 @@ impl Session {
             return Meaning::Ask(Ask::Initial { versions: request.initial_resource_versions, names });
         };
         if let Some(error) = request.error_detail {
-            watch.last_error = Some(error.message);
+            watch.last_error = Some(cut(error.message));
             return Meaning::Nack;
         }
         if !request.response_nonce.is_empty() {
@@ -127,5 +127,15 @@ impl Session {
     }
 }
 
+/// The beginning of a message that a client wrote: it is kept and logged.
+fn cut(mut message: String) -> String {
+    let end = (0..=ERROR_BYTES_MAX.min(message.len())).rev().find(|at| message.is_char_boundary(*at));
+    message.truncate(end.unwrap_or_default());
+    message.shrink_to_fit();
+    message
+}
+
+/// Bytes kept of a refusal's message.
+const ERROR_BYTES_MAX: usize = 16 << 10;
 /// Subscribes to everything of a type.
 const WILDCARD: &str = "*";

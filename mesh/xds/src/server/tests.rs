@@ -157,6 +157,7 @@ fn workload(name: &str, content: &str, service: Option<&str>) -> Resource {
         groups: service.into_iter().map(Arc::from).collect(),
         is_group: false,
         node: Some("n9".into()),
+        referenced: false,
     }
 }
 
@@ -266,13 +267,14 @@ async fn row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
         .send(DeltaDiscoveryRequest {
             type_url: ADDRESS.into(),
             response_nonce: second.nonce,
-            error_detail: Some(ErrorDetail { message: "a: bad".into(), ..Default::default() }),
+            error_detail: Some(ErrorDetail { message: format!("a: bad{}", "ü".repeat(1 << 20)), ..Default::default() }),
             ..Default::default()
         })
         .await;
     client.quiet().await;
     let status = mesh.hub.connections();
-    assert_eq!(status[0].types[0].last_error.as_deref(), Some("a: bad"));
+    let kept = status[0].types[0].last_error.as_deref().unwrap();
+    assert!(kept.starts_with("a: badü") && kept.len() <= 16 << 10, "{} bytes", kept.len());
     mesh.set(&[workload("a", "2", None)]);
     assert_eq!(self::names(&client.next().await), ["a"]);
 }
@@ -313,6 +315,44 @@ async fn a_policy_goes_before_the_workloads_and_leaves_after_them() {
     mesh.unset(&[workload("w", "2", None), policy("ns/q")]);
     assert_eq!(client.next().await.removed_resources, ["w"]);
     assert_eq!(client.next().await.removed_resources, ["ns/q"]);
+}
+
+#[tokio::test]
+async fn a_policy_that_narrows_goes_after_the_workloads_that_begin_to_name_it() {
+    let narrow = |name: &str| Resource { referenced: true, ..policy(name) };
+    let mesh = Mesh::start().await;
+    mesh.set(&[workload("w", "1", None), policy("ns/p"), policy("ns/same")]);
+    let mut client = mesh.open().await;
+    client.subscribe(AUTHORIZATION, &[]).await;
+    client.subscribe(ADDRESS, &[]).await;
+    client.next().await;
+    client.next().await;
+    // A new one goes first as ever, and so does one that is wide before and after.
+    mesh.set(&[narrow("ns/p"), narrow("ns/new"), policy("ns/same"), workload("w", "2", None)]);
+    assert_eq!(names(&client.next().await), ["ns/new", "ns/same"]);
+    assert_eq!(names(&client.next().await), ["w"]);
+    assert_eq!(names(&client.next().await), ["ns/p"]);
+    // Back again: it has its effect by itself before the workloads cease to name it.
+    mesh.set(&[policy("ns/p"), workload("w", "3", None)]);
+    assert_eq!(names(&client.next().await), ["ns/p"]);
+    assert_eq!(names(&client.next().await), ["w"]);
+}
+
+#[tokio::test]
+async fn a_policy_that_narrows_in_several_steps_still_goes_after_the_workloads() {
+    let mesh = Mesh::start().await;
+    mesh.set(&[workload("w", "1", None), policy("ns/p")]);
+    let mut client = mesh.open().await;
+    client.subscribe(AUTHORIZATION, &[]).await;
+    client.subscribe(ADDRESS, &[]).await;
+    client.next().await;
+    client.next().await;
+    // The runtime has one thread: the stream sees nothing in between.
+    mesh.unset(&[policy("ns/p"), workload("gone", "1", None)]);
+    mesh.set(&[Resource { referenced: true, ..policy("ns/p") }, workload("w", "2", None)]);
+    let response = client.next().await;
+    assert_eq!((names(&response), response.removed_resources.clone()), (vec!["w"], vec!["gone".to_owned()]));
+    assert_eq!(names(&client.next().await), ["ns/p"]);
 }
 
 #[tokio::test]
