@@ -14,3 +14,4 @@ mod policy;
 mod sandbox;
 mod town;
 mod traffic;
+mod upgrade;
