@@ -47,6 +47,13 @@ impl TokenReviewer for Cluster {
 
 impl LivePods for Cluster {
     async fn fetch(&self, claim: &Claim) -> Result<LiveAnswer, kube::Error> {
+        let late = |_| kube::Error::Service(format!("no answer within {ANSWER:?}").into());
+        tokio::time::timeout(ANSWER, self.look_up(claim)).await.map_err(late)?
+    }
+}
+
+impl Cluster {
+    async fn look_up(&self, claim: &Claim) -> Result<LiveAnswer, kube::Error> {
         let callers: Api<Pod> = Api::namespaced(self.0.clone(), &claim.pod.namespace);
         let Some(caller) = callers.get_opt(&claim.pod.name).await?.filter(runs) else {
             return Ok(LiveAnswer::default());
@@ -75,5 +82,28 @@ fn runs(pod: &Pod) -> bool {
     !matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-/// The API server answers reviews in milliseconds; proxies retry.
+/// The API server answers in milliseconds; proxies retry.
 const ANSWER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::identity::{Identity, TrustDomain};
+    use mesh_core::names::NamespacedName;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_api_server_is_an_error_and_no_wait() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let claim = Claim {
+            pod: NamespacedName::new("istio-system", "zt"),
+            identity: Identity::new(TrustDomain::default(), "ns", "sa"),
+            uid: "u".into(),
+            service_account: "ztunnel".into(),
+        };
+        let fetched = Cluster(Client::new(silent, "default")).fetch(&claim).await;
+        assert!(fetched.unwrap_err().to_string().contains("no answer within 5s"));
+    }
+}

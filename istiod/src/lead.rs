@@ -39,30 +39,28 @@ struct Seen {
 
 impl Election {
     /// Takes part until the drain starts. The value tells whether we may write; it turns false before another can lead.
-    pub fn start(self, drain: DrainWatch) -> watch::Receiver<bool> {
-        let (leading, receiver) = watch::channel(false);
-        tokio::spawn(self.run(leading, drain));
-        receiver
-    }
-
-    async fn run(self, leading: watch::Sender<bool>, mut drain: DrainWatch) {
+    pub async fn run(self, leading: watch::Sender<bool>, mut drain: DrainWatch) {
         let mut seen: Option<Seen> = None;
         let mut renewed: Option<Instant> = None;
         loop {
-            match tokio::time::timeout(RENEW_DEADLINE / 2, self.attempt(&mut seen)).await {
-                Ok(Ok(true)) => renewed = Some(Instant::now()),
+            // The lease counts from what we wrote into it, which is before the answer.
+            let started = Instant::now();
+            let patience = remaining(renewed, started).map_or(ATTEMPT, |left| left.min(ATTEMPT));
+            match tokio::time::timeout(patience, self.attempt(&mut seen)).await {
+                Ok(Ok(true)) => renewed = Some(started),
                 Ok(Ok(false)) => renewed = None,
                 Ok(Err(error)) => tracing::warn!(lock = self.name, %error, "lease not renewed"),
                 Err(_) => tracing::warn!(lock = self.name, "lease not renewed in time"),
             }
             // Without word from the API server we lead until the deadline, which is shorter than the lease.
-            let lead = renewed.is_some_and(|at| at.elapsed() < RENEW_DEADLINE);
+            let left = remaining(renewed, Instant::now());
+            let lead = left.is_some();
             if leading.send_if_modified(|now| std::mem::replace(now, lead) != lead) {
                 tracing::info!(lock = self.name, leading = lead, "leadership changed");
             }
             tokio::select! {
                 _ = drain.signaled() => break,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(left.map_or(RETRY, |left| left.min(RETRY))) => {}
             }
         }
         leading.send_replace(false);
@@ -118,6 +116,12 @@ impl Election {
     }
 }
 
+/// How long we may go on leading without word from the API server; none when no longer, or not at all.
+fn remaining(renewed: Option<Instant>, now: Instant) -> Option<Duration> {
+    let left = RENEW_DEADLINE.checked_sub(now.saturating_duration_since(renewed?))?;
+    (!left.is_zero()).then_some(left)
+}
+
 /// Somebody else was faster: not leading, and no error.
 fn conflict_is_loss(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     match result {
@@ -139,6 +143,8 @@ fn step(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
 const LEASE: Duration = Duration::from_secs(30);
 /// A leader that could not renew for this long stops writing.
 const RENEW_DEADLINE: Duration = Duration::from_secs(15);
+/// Longest attempt.
+const ATTEMPT: Duration = Duration::from_millis(7500);
 /// Time between two attempts.
 const RETRY: Duration = Duration::from_millis(7500);
 
@@ -158,6 +164,38 @@ mod tests {
         assert_eq!(step(&lease("me"), "me", after(0)), Step::Take);
         assert_eq!(step(&lease("you"), "me", after(30)), Step::Wait);
         assert_eq!(step(&lease("you"), "me", after(31)), Step::Take);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leadership_ends_with_the_deadline_however_slow_the_api_server_is() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let calls = std::sync::Arc::new(AtomicUsize::new(0));
+        // One slow renewal, then silence.
+        let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if call > 1 {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let lease = Lease {
+                    metadata: ObjectMeta { name: Some("lock".into()), ..ObjectMeta::default() },
+                    spec: Some(lease(if request.method() == http::Method::GET { "" } else { "me" })),
+                };
+                let body = kube::client::Body::from(serde_json::to_vec(&lease).unwrap());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        let leases = Api::namespaced(kube::Client::new(server, "default"), "ns");
+        let election = Election { leases, name: "lock", me: "me".into() };
+        let (leading, mut receiver) = watch::channel(false);
+        let (_signal, drain) = mesh_core::drain::channel();
+        let started = Instant::now();
+        tokio::spawn(election.run(leading, drain));
+        receiver.wait_for(|leading| *leading).await.unwrap();
+        receiver.wait_for(|leading| !*leading).await.unwrap();
+        let led = started.elapsed();
+        assert!(led <= RENEW_DEADLINE + Duration::from_millis(10), "led until {led:?} after the attempt began");
     }
 
     #[test]

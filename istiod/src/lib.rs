@@ -17,5 +17,6 @@ pub mod roots;
 pub mod run;
 pub mod source;
 pub mod status;
+pub mod supervise;
 pub mod translate;
 pub mod world;

@@ -51,7 +51,7 @@ fn start(flags: &istiod::config::DiscoveryFlags) -> anyhow::Result<()> {
     // Everything worth waiting for was drained; a look-up that hangs in a thread is not.
     runtime.shutdown_timeout(std::time::Duration::from_millis(100));
     if let Err(error) = &outcome {
-        tracing::error!(error = format!("{error:#}"), "cannot start");
+        tracing::error!(error = format!("{error:#}"), "ending because of an error");
     }
     log.flush();
     outcome

@@ -71,6 +71,8 @@ pub struct Publisher {
     pub metrics: Arc<Metrics>,
     /// Number of publications.
     pub published: u64,
+    /// Told after the model was recomputed.
+    pub publications: watch::Sender<()>,
 }
 
 impl Publisher {
@@ -79,43 +81,55 @@ impl Publisher {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while self.changes.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let first = Instant::now();
-            let mut size = batch.len();
-            self.apply(&mut batch);
-            loop {
-                let due = (Instant::now() + self.debounce.quiet(size)).min(first + self.debounce.max);
-                match tokio::time::timeout_at(due, self.changes.recv_many(&mut batch, BATCH_MAX)).await {
+            let (mut size, mut dirty) = self.apply(&mut batch);
+            // Heartbeats of nodes and statuses of pods come all the time and mostly touch nothing.
+            if !self.awaited.is_empty() || (dirty == 0 && self.ready.is_none()) {
+                continue;
+            }
+            let mut due = first + self.debounce.quiet(size);
+            let last = first + self.debounce.max;
+            while Instant::now() < due.min(last) {
+                match tokio::time::timeout_at(due.min(last), self.changes.recv_many(&mut batch, BATCH_MAX)).await {
                     Ok(0) | Err(_) => break,
-                    Ok(more) => {
-                        size += more;
-                        self.apply(&mut batch);
-                        if Instant::now() >= first + self.debounce.max {
-                            break;
+                    Ok(_) => {
+                        let (more, now_dirty) = self.apply(&mut batch);
+                        if now_dirty > dirty {
+                            (size, dirty) = (size + more, now_dirty);
+                            due = Instant::now() + self.debounce.quiet(size);
                         }
                     }
                 }
             }
-            if self.awaited.is_empty() {
-                self.metrics.debounced(first.elapsed());
-                self.publish();
-            }
+            self.metrics.debounced(first.elapsed());
+            self.publish();
         }
     }
 
-    fn apply(&mut self, batch: &mut Vec<Change>) {
+    /// Applies a batch. Tells how many changes touched something, and how many resources are now to be recomputed.
+    fn apply(&mut self, batch: &mut Vec<Change>) -> (usize, usize) {
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut touching, mut dirty) = (0, model.dirtiness());
         for change in batch.drain(..) {
             match &change {
                 Change::Synced(kind) => {
                     self.awaited.remove(kind);
                 }
-                Change::Broken { kind, key, reason, .. } => {
+                Change::Broken { kind, key, reason, stand_in, .. } => {
                     self.metrics.unreadable(*kind);
-                    tracing::warn!(kind = kind.name(), object = %key, reason, "object cannot be read and is left as it was");
+                    tell_broken(*kind, key, reason, stand_in.is_some());
+                }
+                Change::Partial { object, reason } => {
+                    let kind = object.kind();
+                    self.metrics.unreadable(kind);
+                    tracing::warn!(kind = kind.name(), object = %object.key(), reason, "object is enforced without what cannot be read");
                 }
                 _ => {}
             }
             model.apply(change);
+            let before = std::mem::replace(&mut dirty, model.dirtiness());
+            touching += usize::from(dirty > before);
         }
+        (touching, dirty)
     }
 
     fn publish(&mut self) {
@@ -133,6 +147,7 @@ impl Publisher {
             self.metrics.triggered();
             self.hub.publish(version.into(), &delta.changes);
         }
+        self.publications.send_replace(());
         if let Some(statuses) = statuses {
             self.statuses.send_replace(statuses);
         }
@@ -141,6 +156,21 @@ impl Publisher {
             self.hub.set_ready(true);
             ready.done();
         }
+    }
+}
+
+fn tell_broken(kind: Kind, object: &NamespacedName, reason: &str, stands_in: bool) {
+    let kind_name = kind.name();
+    match kind {
+        Kind::Authorization | Kind::Peer if stands_in => tracing::warn!(
+            kind = kind_name, %object, reason,
+            "policy cannot be read; its last readable version stays, or without one its scope is closed"
+        ),
+        Kind::Authorization | Kind::Peer => tracing::error!(
+            kind = kind_name, %object, reason,
+            "policy cannot be read, nor what it applies to; without a last readable version nothing of it is enforced"
+        ),
+        _ => tracing::warn!(kind = kind_name, %object, reason, "object cannot be read and is left as it was"),
     }
 }
 

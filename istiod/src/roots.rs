@@ -28,6 +28,8 @@ pub struct RootDistributor {
     pub leading: watch::Receiver<bool>,
     /// Tells which namespaces are looked at.
     pub model: Arc<RwLock<Model>>,
+    /// Changes after the model did: namespaces may have become visible.
+    pub publications: watch::Receiver<()>,
 }
 
 impl std::fmt::Debug for RootDistributor {
@@ -51,6 +53,8 @@ struct Known {
     synced: (bool, bool),
     /// Failures in a row, by namespace.
     failures: BTreeMap<String, u32>,
+    /// Namespaces that lack the map but are not looked at, as far as the model has come.
+    hidden: BTreeSet<String>,
 }
 
 enum Seen {
@@ -66,6 +70,8 @@ impl RootDistributor {
         let mut known = Known::default();
         loop {
             let failed = self.reconcile(&mut known).await;
+            let publications = &mut self.publications;
+            let model = &self.model;
             tokio::select! {
                 _ = drain.signaled() => return,
                 event = events.next() => match event {
@@ -83,6 +89,7 @@ impl RootDistributor {
                 },
                 changed = self.authority.changed() => if changed.is_err() { return },
                 changed = self.leading.changed() => if changed.is_err() { return },
+                () = shown(publications, model, &known.hidden), if !known.hidden.is_empty() => {}
                 () = tokio::time::sleep(if failed { RETRY } else { RESYNC }) => known.failures.clear(),
             }
         }
@@ -111,7 +118,10 @@ impl RootDistributor {
         }
         let wanted: Vec<_> = {
             let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
-            known.lacking(&bundle).into_iter().filter(|namespace| model.world().visible(namespace)).collect()
+            let lacking = known.lacking(&bundle).into_iter();
+            let (visible, hidden): (Vec<_>, _) = lacking.partition(|namespace| model.world().visible(namespace));
+            known.hidden = hidden.into_iter().collect();
+            visible
         };
         let mut failed = false;
         for namespace in wanted {
@@ -158,6 +168,25 @@ impl RootDistributor {
                 api.replace(labels::ROOT_CERT_CONFIG_MAP, &params, &live).await.map(drop)
             }
             None => api.create(&params, &wanted).await.map(drop),
+        }
+    }
+}
+
+/// Resolves once a hidden namespace is looked at. The model may hear of it later than we do, and the selectors of the mesh
+/// configuration change.
+async fn shown(publications: &mut watch::Receiver<()>, model: &RwLock<Model>, hidden: &BTreeSet<String>) {
+    loop {
+        // Looked at first: the model may have changed since the caller looked.
+        publications.mark_unchanged();
+        let any = {
+            let model = model.read().unwrap_or_else(PoisonError::into_inner);
+            hidden.iter().any(|namespace| model.world().visible(namespace))
+        };
+        if any {
+            return;
+        }
+        if publications.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -259,6 +288,31 @@ mod tests {
         let mut map = config_map(bundle);
         map.metadata.namespace = Some(namespace.into());
         map
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_becomes_visible_wakes_the_distributor() {
+        use crate::world::{Change, Labels, MeshSettings, Object, Selector};
+        let selector = Selector { match_labels: [("mesh".to_owned(), "on".to_owned())].into(), ..Selector::default() };
+        let settings = MeshSettings { discovery_selectors: vec![selector], ..MeshSettings::default() };
+        let model: Arc<RwLock<Model>> = Arc::default();
+        model.write().unwrap().apply(Change::Settings(Arc::new(settings)));
+        let (published, mut publications) = watch::channel(());
+        let hidden = BTreeSet::from(["shop".to_owned()]);
+        let waiting = tokio::spawn({
+            let model = model.clone();
+            async move { shown(&mut publications, &model, &hidden).await }
+        });
+        for (label, ends) in [("off", false), ("on", true)] {
+            let labels: Labels = [("mesh", label)].into_iter().collect();
+            let namespace = crate::world::Namespace { name: "shop".into(), labels, distribution: None };
+            model.write().unwrap().apply(Change::Upsert(Object::Namespace(namespace)));
+            published.send_replace(());
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(waiting.is_finished(), ends, "{label}");
+        }
     }
 
     #[test]

@@ -38,13 +38,14 @@ use crate::publish::{Publisher, Statuses, TYPES};
 use crate::roots::RootDistributor;
 use crate::source::{Sources, mesh};
 use crate::status::StatusWriter;
+use crate::supervise::Supervisor;
 use crate::translate::Model;
 use crate::world::{Change, Kind, MeshSettings};
 
 /// Runs the control plane until `stop` resolves, then drains it.
 ///
 /// # Errors
-/// Whatever keeps it from starting; once it runs, nothing ends it but `stop`.
+/// Whatever keeps it from starting. Once it runs only `stop` ends it, or the panic of one of its tasks.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let client = Client::try_default().await.context("connecting to the API server")?;
@@ -57,8 +58,12 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     plane.serve_http().await?;
     plane.serve_grpc(&serving, authority.clone()).await?;
     plane.control(authority);
-    tokio::spawn(serving.run(watch));
-    stop.await;
+    plane.supervisor.spawn("serving certificate", serving.run(watch));
+    tokio::select! {
+        () = stop => {}
+        // Half a control plane is worse than none: another replica, or the next start of this one, does better.
+        task = plane.supervisor.failed() => anyhow::bail!("task {task:?} panicked"),
+    }
     tracing::info!("stopping");
     plane.hub.close();
     let (hub, shutdown) = (plane.hub.clone(), config.shutdown);
@@ -82,6 +87,9 @@ struct Plane {
     model: Arc<RwLock<Model>>,
     statuses: watch::Receiver<Statuses>,
     authenticator: Arc<Authenticator<Cluster>>,
+    supervisor: Supervisor,
+    /// Changes with every publication.
+    publications: watch::Receiver<()>,
 }
 
 impl Plane {
@@ -99,9 +107,18 @@ impl Plane {
         if let Ok(mut model) = model.write() {
             model.apply(Change::Settings(Arc::new(settings)));
         }
-        let sources = Sources { client: client.clone(), changes: changes.clone(), metrics: metrics.clone(), revision };
+        let supervisor = Supervisor::new();
+        let sources = Sources {
+            client: client.clone(),
+            changes: changes.clone(),
+            metrics: metrics.clone(),
+            revision,
+            readiness: readiness.clone(),
+            supervisor: supervisor.clone(),
+        };
         sources.start();
-        tokio::spawn(mesh::follow(client.clone(), config.clone(), changes));
+        supervisor.spawn("mesh configuration", mesh::follow(client.clone(), config.clone(), changes));
+        let (publications_tx, publications) = watch::channel(());
         let publisher = Publisher {
             model: model.clone(),
             hub: hub.clone(),
@@ -112,15 +129,29 @@ impl Plane {
             statuses: statuses_tx,
             metrics: metrics.clone(),
             published: 0,
+            publications: publications_tx,
         };
-        tokio::spawn(publisher.run());
+        supervisor.spawn("publisher", publisher.run());
         let authenticator = Arc::new(Authenticator {
             reviewer: Cluster(client.clone()),
             audiences: config.audiences.clone(),
             cluster_id: config.cluster_id.as_str().into(),
             cluster_aliases: config.cluster_aliases.clone(),
         });
-        Self { config, client, drain, registry, metrics, readiness, hub, model, statuses, authenticator }
+        Self {
+            config,
+            client,
+            drain,
+            registry,
+            metrics,
+            readiness,
+            hub,
+            model,
+            statuses,
+            authenticator,
+            supervisor,
+            publications,
+        }
     }
 
     /// The authority, plugged in or self-made, and whoever follows its material.
@@ -148,7 +179,7 @@ impl Plane {
             }
         });
         let rotation = Rotation { source, current, multi_root: config.multi_root, authority: sender };
-        tokio::spawn(rotation.run(self.drain.clone()));
+        self.supervisor.spawn("authority", rotation.run(self.drain.clone()));
         Ok(receiver)
     }
 
@@ -256,15 +287,16 @@ impl Plane {
             authority,
             leading: self.lead(NAMESPACE_LOCK),
             model: self.model.clone(),
+            publications: self.publications.clone(),
         };
-        tokio::spawn(roots.run(self.drain.clone()));
+        self.supervisor.spawn("root distributor", roots.run(self.drain.clone()));
         if self.config.status {
             let writer = StatusWriter {
                 client: self.client.clone(),
                 wanted: self.statuses.clone(),
                 leading: self.lead(STATUS_LOCK),
             };
-            tokio::spawn(writer.run(self.drain.clone()));
+            self.supervisor.spawn("status writer", writer.run(self.drain.clone()));
         }
     }
 
@@ -280,7 +312,10 @@ impl Plane {
             return leading;
         }
         let leases = Api::namespaced(self.client.clone(), &self.config.namespace);
-        Election { leases, name, me: self.config.pod_name.clone() }.start(self.drain.clone())
+        let election = Election { leases, name, me: self.config.pod_name.clone() };
+        let (leading, receiver) = watch::channel(false);
+        self.supervisor.spawn(name, election.run(leading, self.drain.clone()));
+        receiver
     }
 }
 

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
+use mesh_telemetry::ready::Readiness;
 use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
+use crate::supervise::Supervisor;
 use crate::world::{Change, Kind};
 
 /// What every watch needs.
@@ -26,6 +28,10 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// Own revision.
     pub revision: Arc<str>,
+    /// Says what keeps us from starting.
+    pub readiness: Readiness,
+    /// Notices watches that fail.
+    pub supervisor: Supervisor,
 }
 
 impl std::fmt::Debug for Sources {
@@ -38,9 +44,9 @@ impl Sources {
     /// Starts watching every kind; kinds of ours start when their definitions are there.
     pub fn start(&self) {
         for kind in [Kind::Namespace, Kind::Node, Kind::Service, Kind::Slice, Kind::Pod] {
-            tokio::spawn(watch::run(self.clone(), kind));
+            self.supervisor.spawn(kind.name(), watch::run(self.clone(), kind));
         }
-        tokio::spawn(crds::run(self.clone(), [Kind::Authorization, Kind::Peer]));
+        self.supervisor.spawn("definitions", crds::run(self.clone(), [Kind::Authorization, Kind::Peer]));
     }
 
     /// All objects of a kind in the cluster.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use mesh_api::status::{Condition, MeshStatus, ZTUNNEL_ACCEPTED};
+use mesh_api::status::{Condition, MeshStatus, WAYPOINT_ACCEPTED, ZTUNNEL_ACCEPTED};
 use mesh_core::drain::DrainWatch;
 use mesh_core::names::NamespacedName;
 use serde_json::json;
@@ -90,21 +90,35 @@ impl StatusWriter {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let live = api.get(&key.name).await?;
         let current = live.data.get("status").cloned().and_then(|one| serde_json::from_value::<MeshStatus>(one).ok());
-        let current = current.unwrap_or_default().conditions.into_iter().find(|one| one.type_ == ZTUNNEL_ACCEPTED);
-        let wanted = status.map(|status| condition(status, current.as_ref(), Timestamp::now()));
-        if wanted == current {
-            return Ok(());
+        for (manager, wanted) in changed(status, &current.unwrap_or_default(), Timestamp::now()) {
+            // Applying without a condition releases the one that we own.
+            let patch = json!({
+                "apiVersion": resource.api_version,
+                "kind": resource.kind,
+                "metadata": {"name": &*key.name, "namespace": &*key.namespace},
+                "status": {"conditions": wanted.into_iter().collect::<Vec<_>>()},
+            });
+            let apply = PatchParams::apply(manager).force();
+            api.patch_status(&key.name, &apply, &Patch::Apply(&patch)).await?;
         }
-        // Applying without a condition releases the one that we own.
-        let patch = json!({
-            "apiVersion": resource.api_version,
-            "kind": resource.kind,
-            "metadata": {"name": &*key.name, "namespace": &*key.namespace},
-            "status": {"conditions": wanted.into_iter().collect::<Vec<_>>()},
-        });
-        let apply = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch_status(&key.name, &apply, &Patch::Apply(&patch)).await.map(drop)
+        Ok(())
     }
+}
+
+/// Conditions of ours that differ from what is there, with their field managers; none is one to take away: a policy has the
+/// one or the other.
+fn changed(
+    status: Option<&PolicyStatus>,
+    current: &MeshStatus,
+    now: Timestamp,
+) -> Vec<(&'static str, Option<Condition>)> {
+    let family = |(name, manager): (&str, &'static str)| {
+        let current = current.conditions.iter().find(|one| one.type_ == name);
+        let status = status.filter(|status| status.verdict.condition == name);
+        let wanted = status.map(|status| condition(status, current, now));
+        (wanted.as_ref() != current).then_some((manager, wanted))
+    };
+    FAMILIES.into_iter().filter_map(family).collect()
 }
 
 /// The condition to write. The time of the last transition stays while the status does.
@@ -112,7 +126,7 @@ fn condition(status: &PolicyStatus, current: Option<&Condition>, now: Timestamp)
     let truth = if status.verdict.accepted { "True" } else { "False" };
     let kept = current.filter(|one| one.status == truth).and_then(|one| one.last_transition_time.clone());
     Condition {
-        type_: ZTUNNEL_ACCEPTED.to_owned(),
+        type_: status.verdict.condition.to_owned(),
         status: truth.to_owned(),
         reason: Some(status.verdict.reason.to_owned()),
         message: Some(status.verdict.message.clone()),
@@ -121,8 +135,9 @@ fn condition(status: &PolicyStatus, current: Option<&Condition>, now: Timestamp)
     }
 }
 
-/// Field manager of the condition, as in the reference.
-const FIELD_MANAGER: &str = "istio-ambient-ztunnel-policy";
+/// Conditions and their field managers, as in the reference.
+const FAMILIES: [(&str, &str); 2] =
+    [(ZTUNNEL_ACCEPTED, "istio-ambient-ztunnel-policy"), (WAYPOINT_ACCEPTED, "istio-ambient-waypoint-policy")];
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// Otherwise changes wake us; this only bounds the wait.
@@ -134,10 +149,26 @@ mod tests {
     use crate::translate::policy::Verdict;
 
     #[test]
+    fn a_policy_that_gains_targets_changes_its_condition() {
+        let status = |condition| PolicyStatus {
+            generation: 1,
+            verdict: Verdict { condition, accepted: true, reason: "Accepted", message: "m".into() },
+        };
+        let now = Timestamp::from_second(0).unwrap();
+        let ztunnel = condition(&status(ZTUNNEL_ACCEPTED), None, now);
+        let live = MeshStatus { conditions: vec![ztunnel], ..MeshStatus::default() };
+        assert_eq!(changed(Some(&status(ZTUNNEL_ACCEPTED)), &live, now), []);
+        let writes = changed(Some(&status(WAYPOINT_ACCEPTED)), &live, now);
+        assert_eq!(writes.first(), Some(&("istio-ambient-ztunnel-policy", None)));
+        let wanted = condition(&status(WAYPOINT_ACCEPTED), None, now);
+        assert_eq!(writes.get(1), Some(&("istio-ambient-waypoint-policy", Some(wanted))));
+    }
+
+    #[test]
     fn the_transition_time_changes_with_the_status_only() {
         let status = |accepted, generation| PolicyStatus {
             generation,
-            verdict: Verdict { accepted, reason: "Accepted", message: "m".into() },
+            verdict: Verdict { condition: ZTUNNEL_ACCEPTED, accepted, reason: "Accepted", message: "m".into() },
         };
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = condition(&status(true, 1), None, at(0));

@@ -54,9 +54,13 @@ fn translate(input: &Path) -> Value {
             Kind::ALL.into_iter().find(|one| one.name() == kind).unwrap_or_else(|| panic!("unknown kind {kind:?}"));
         let object: DynamicObject = serde_json::from_value(document).unwrap();
         let change = convert::change(kind, object, "default");
-        if let Change::Broken { key, reason, .. } = &change {
-            broken.insert(format!("{} {key}", kind.name()), reason.clone());
-        }
+        match &change {
+            Change::Broken { key, reason, .. } => broken.insert(format!("{} {key}", kind.name()), reason.clone()),
+            Change::Partial { object, reason } => {
+                broken.insert(format!("{} {}", kind.name(), object.key()), reason.clone())
+            }
+            _ => None,
+        };
         model.apply(change);
     }
     model.flush();

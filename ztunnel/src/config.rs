@@ -32,7 +32,7 @@ pub struct Config {
     pub inpod_uds: PathBuf,
     /// `INPOD_PORT_REUSE`: let a second proxy listen on the same ports, for upgrades.
     pub port_reuse: bool,
-    /// `PACKET_MARK`: mark of every socket of the data path, which exempts it from capture.
+    /// `PACKET_MARK`: mark of every socket of the data path, which exempts it from capture; never 0.
     pub packet_mark: u32,
     /// `ENABLE_ORIG_SRC`.
     pub original_source: OriginalSource,
@@ -194,7 +194,7 @@ impl Config {
             cluster_domain: read.text("CLUSTER_DOMAIN", "cluster.local"),
             inpod_uds: read.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock").into(),
             port_reuse: read.bool("INPOD_PORT_REUSE", true),
-            packet_mark: read.number("PACKET_MARK", 1337),
+            packet_mark: packet_mark(&mut read),
             original_source: original_source(&mut read),
             ipv6: read.bool("IPV6_ENABLED", true),
             response_baggage: read.bool("ENABLE_RESPONSE_BAGGAGE", true),
@@ -332,6 +332,15 @@ fn refuse_unsupported(read: &mut Reader<'_>) {
     if read.text("ISTIO_META_DNS_CAPTURE", "false").eq_ignore_ascii_case("true") {
         read.error("ISTIO_META_DNS_CAPTURE=true is not supported by this version: capture of DNS must be off");
     }
+}
+
+/// Unmarked, the proxy's own connections would be captured again, without end.
+fn packet_mark(read: &mut Reader<'_>) -> u32 {
+    let mark = read.number("PACKET_MARK", 1337);
+    if mark == 0 {
+        read.error("PACKET_MARK=0: expected a mark, by which pods tell the proxy's connections from their own");
+    }
+    mark
 }
 
 fn original_source(read: &mut Reader<'_>) -> OriginalSource {

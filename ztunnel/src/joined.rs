@@ -36,11 +36,13 @@ impl<C: Side + 'static, S: Side + 'static> Joined<C, S> {
     fn relay_and_report(mut self) -> impl Future<Output = ()> {
         async move {
             let outcome = tokio::select! {
+                // A denial must not lose a draw against bytes that are ready.
+                biased;
+                denial = self.registered.denied() => Failure::from(denial).into(),
                 ended = self.relay.run(&self.reported) => match ended {
                     Ok(()) => Outcome::Complete,
                     Err(error) => Failure::from(error).into(),
                 },
-                denial = self.registered.denied() => Failure::from(denial).into(),
             };
             let Self { relay, reported, registered, socket, worker } = self;
             // Both sides are closed before the connection counts as ended.

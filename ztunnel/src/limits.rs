@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Application connections of one pod at once, both directions together. At the bound the pod's listeners stop
 /// accepting until one ends; other pods do not notice.
 pub const POD_CONNECTIONS_MAX: usize = 32_768;
-/// Tunnel connections of one pod at once, accepted on 15008.
+/// Tunnel connections of one pod at once, accepted on 15008. At the bound the one that was idle for longest is closed.
 pub const POD_TUNNELS_MAX: usize = 8_192;
 /// TLS handshakes of one pod under way at once; each costs a signature.
 pub const POD_HANDSHAKES_MAX: usize = 256;
@@ -31,5 +31,7 @@ pub const WRITE_PIECES_MAX: usize = 64;
 pub const SOCKET_BATCH_MAX: usize = 8;
 /// Work items that wait for a worker thread, per worker.
 pub const WORKER_QUEUE_MAX: usize = 1024;
+/// How long a tunnel that is told to leave may take for its farewell.
+pub const FAREWELL_BUDGET: Duration = Duration::from_secs(2);
 /// How long connections that are cut may take to notice.
 pub const CUT_BUDGET: Duration = Duration::from_secs(2);

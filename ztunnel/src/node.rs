@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::future::join_all;
 use mesh_core::backoff::Backoff;
 use mesh_core::drain::{DrainMode, DrainWatch};
 use mesh_sys::seqpacket::SeqpacketStream;
@@ -115,12 +116,14 @@ impl Node {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let received = tokio::select! {
+                // No pod is added once the end has begun.
+                biased;
+                _ = drain.signaled() => return End::Drain,
                 received = stream.recv(&mut buffer) => received,
                 _ = retry.tick(), if self.session.has_pending() => {
                     self.retry_pending().await;
                     continue;
                 }
-                _ = drain.signaled() => return End::Drain,
             };
             let received = match received {
                 Ok(received) if received.len == 0 && received.fds.is_empty() => {
@@ -157,18 +160,30 @@ impl Node {
     /// Does what a message asks for. Yields the text of the Ack: empty is success.
     async fn act(&mut self, message: Message) -> Result<String, ProtocolError> {
         let mut ack = String::new();
+        let mut stops = Vec::new();
         for action in self.session.handle(message)? {
             match action {
-                Action::Stop { uid } => self.pods.stop(&uid, DrainMode::Immediate).await,
+                Action::Stop { uid } => stops.push(uid),
                 Action::Start(pod) => {
+                    self.stop(std::mem::take(&mut stops)).await;
                     let started = self.pods.start(&pod).await;
                     ack = started.as_ref().err().cloned().unwrap_or_default();
                     self.session.started(pod, started.is_ok());
                 }
+                Action::Refuse { uid, error } => {
+                    tracing::warn!(uid, error, "pod stays as it is: it cannot be moved");
+                    ack = error;
+                }
             }
         }
+        self.stop(stops).await;
         self.pods.set_pending(self.session.pending_names());
         Ok(ack)
+    }
+
+    /// All at the same time: each may take its while, and the agent waits for the Ack.
+    async fn stop(&self, uids: Vec<String>) {
+        join_all(uids.iter().map(|uid| self.pods.stop(uid, DrainMode::Immediate))).await;
     }
 
     async fn retry_pending(&mut self) {

@@ -3,6 +3,7 @@
 pub(crate) mod listen;
 mod settings;
 mod starter;
+pub(crate) mod tunnels;
 mod turns;
 mod watch;
 
@@ -27,6 +28,7 @@ use crate::shared::Shared;
 use crate::state::Workload;
 use crate::workers::WorkerGone;
 use listen::PodListeners;
+use tunnels::Tunnels;
 use turns::Turns;
 
 /// Which pod.
@@ -92,7 +94,7 @@ pub(crate) struct Pod {
     /// Application connections, both directions.
     pub(crate) slots: Arc<Semaphore>,
     /// Tunnel connections that were accepted.
-    pub(crate) tunnels: Arc<Semaphore>,
+    pub(crate) tunnels: Arc<Tunnels>,
     /// TLS accepts under way.
     pub(crate) handshakes: Turns,
 }
@@ -129,7 +131,7 @@ impl PodProxy {
             settings,
             live: live.clone(),
             slots: Arc::new(Semaphore::new(POD_CONNECTIONS_MAX)),
-            tunnels: Arc::new(Semaphore::new(POD_TUNNELS_MAX)),
+            tunnels: Tunnels::new(POD_TUNNELS_MAX),
             handshakes: Turns::default(),
         });
         let (drain, watch) = drain::channel();

@@ -19,6 +19,7 @@ use mesh_xds::client::{self as xds, DeltaClient, Observer, StreamEnd};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, Root, Token};
@@ -37,6 +38,8 @@ pub const ADMIN_PORT: u16 = 15000;
 pub const STATS_PORT: u16 = 15020;
 /// Readiness.
 pub const READY_PORT: u16 = 15021;
+/// Time for the request of the node agent that is being served.
+const SESSION_END_BUDGET: Duration = Duration::from_secs(1);
 /// Beyond the termination deadline, for cutting what is left.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 /// Time for the last log lines and responses after the data plane is gone.
@@ -85,11 +88,11 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
 
     let (session, session_watch) = drain::channel();
     let node = Node::new(config.inpod_uds.clone(), pods.clone(), readiness.gate(node::READY_TASK));
-    let node = tokio::spawn(node.run(session_watch));
-    let ended = until_end(node, &mut quit_asked).await;
+    let mut node = tokio::spawn(node.run(session_watch));
+    let ended = until_end(&mut node, &mut quit_asked).await;
 
     let _not_ready = readiness.register("shutdown");
-    session.start(DrainMode::Graceful);
+    end_session(&session, node).await;
     stop_pods(&pods, config.termination_deadline).await;
     // The control plane stays until here, so that running connections keep policy updates.
     stream.abort();
@@ -103,7 +106,7 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
 
 /// Waits for a signal, a request on the admin port, or the failure of the node session.
 async fn until_end(
-    mut node: tokio::task::JoinHandle<Result<(), node::ProtocolError>>,
+    node: &mut JoinHandle<Result<(), node::ProtocolError>>,
     quit: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
@@ -118,11 +121,22 @@ async fn until_end(
             });
         }
         _ = quit.recv() => tracing::info!("asked to quit: draining"),
-        ended = &mut node => {
+        ended = node => {
             return ended.context("the node session panicked")?.context("node session");
         }
     }
     Ok(())
+}
+
+/// Ends the session with the node agent for good: a pod that it added later would never be stopped.
+async fn end_session<T>(session: &DrainSignal, mut node: JoinHandle<T>) {
+    session.start(DrainMode::Graceful);
+    // A session that ended by itself has told why.
+    if !node.is_finished() && tokio::time::timeout(SESSION_END_BUDGET, &mut node).await.is_err() {
+        tracing::warn!("the session with the node agent did not end in time");
+        node.abort();
+        let _ = node.await;
+    }
 }
 
 /// Each pod keeps the deadline itself and cuts what is left; this one is for a pod that hangs.
@@ -308,4 +322,29 @@ fn register_build(registry: &Registry) {
     let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
     build.get_or_create_owned(&vec![("component", "ztunnel"), ("tag", VERSION)]).set(1);
     registry.register("istio_build", "Istio component build info", build);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_of_the_session_happens_once_it_has_ended() {
+        for (needs, reached) in [(Duration::from_millis(300), 1), (Duration::from_secs(60), 0)] {
+            let (session, mut watch) = drain::channel();
+            let added = Arc::new(AtomicU8::new(0));
+            let adds = Arc::clone(&added);
+            let node = tokio::spawn(async move {
+                watch.signaled().await;
+                tokio::time::sleep(needs).await;
+                adds.fetch_add(1, Ordering::SeqCst);
+            });
+            end_session(&session, node).await;
+            assert_eq!(added.load(Ordering::SeqCst), reached);
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            assert_eq!(added.load(Ordering::SeqCst), reached, "added after the session had ended");
+        }
+    }
 }

@@ -68,7 +68,8 @@ impl Rotation {
         let read = match &self.source {
             Source::Plugged(folder) => material::plugged(folder).map_err(|error| error.to_string()),
             Source::SelfSigned { secrets, namespace, trust_domain } => {
-                let refreshed = self_signed::refresh(secrets, namespace, trust_domain, SystemTime::now()).await;
+                let refreshed =
+                    self_signed::refresh(secrets, namespace, trust_domain, &self.current, SystemTime::now()).await;
                 refreshed.map(Some).map_err(|error| error.to_string())
             }
         };

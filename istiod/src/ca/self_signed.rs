@@ -53,10 +53,37 @@ pub async fn load_or_create(
     now: SystemTime,
 ) -> Result<CaMaterial, SelfSignedError> {
     let failed = |source| SelfSignedError::Secret { namespace: namespace.to_owned(), source: Box::new(source) };
-    if let Some(secret) = secrets.get_opt(labels::CA_SECRET).await.map_err(failed)? {
-        return material(&secret);
+    match secrets.get_opt(labels::CA_SECRET).await.map_err(failed)? {
+        Some(stored) => renewed_if_due(secrets, stored, namespace, trust_domain, now).await,
+        None => write_first(secrets, namespace, create(trust_domain, now)?).await,
     }
-    let made = create(trust_domain, now)?;
+}
+
+/// Reads the Secret again and renews its certificate when its end is near. The key stays, so that old leaves stay valid.
+/// A Secret that was deleted is written again from what is in use: a new root would cut off whoever trusts this one.
+///
+/// # Errors
+/// See [`SelfSignedError`]. Another replica that was faster is no error.
+pub async fn refresh(
+    secrets: &Api<Secret>,
+    namespace: &str,
+    trust_domain: &TrustDomain,
+    in_use: &CaMaterial,
+    now: SystemTime,
+) -> Result<CaMaterial, SelfSignedError> {
+    let failed = |source| SelfSignedError::Secret { namespace: namespace.to_owned(), source: Box::new(source) };
+    match secrets.get_opt(labels::CA_SECRET).await.map_err(failed)? {
+        Some(stored) => renewed_if_due(secrets, stored, namespace, trust_domain, now).await,
+        None => {
+            tracing::warn!(namespace, secret = labels::CA_SECRET, "the root's Secret is gone, writing it again");
+            write_first(secrets, namespace, in_use.clone()).await
+        }
+    }
+}
+
+/// Writes a Secret that is not there; somebody faster wins.
+async fn write_first(secrets: &Api<Secret>, namespace: &str, made: CaMaterial) -> Result<CaMaterial, SelfSignedError> {
+    let failed = |source| SelfSignedError::Secret { namespace: namespace.to_owned(), source: Box::new(source) };
     match secrets.create(&PostParams::default(), &secret(&made)).await {
         Ok(_) => Ok(made),
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -66,20 +93,14 @@ pub async fn load_or_create(
     }
 }
 
-/// Reads the Secret again and renews its certificate when its end is near. The key stays, so that old leaves stay valid.
-///
-/// # Errors
-/// See [`SelfSignedError`]. Another replica that was faster is no error: the next call reads what it wrote.
-pub async fn refresh(
+async fn renewed_if_due(
     secrets: &Api<Secret>,
+    mut stored: Secret,
     namespace: &str,
     trust_domain: &TrustDomain,
     now: SystemTime,
 ) -> Result<CaMaterial, SelfSignedError> {
     let failed = |source| SelfSignedError::Secret { namespace: namespace.to_owned(), source: Box::new(source) };
-    let Some(mut stored) = secrets.get_opt(labels::CA_SECRET).await.map_err(failed)? else {
-        return load_or_create(secrets, namespace, trust_domain, now).await;
-    };
     let current = material(&stored)?;
     let authority = Authority::new(&current).map_err(SelfSignedError::Unusable)?;
     if !is_due(authority.validity(), now) {
@@ -89,7 +110,10 @@ pub async fn refresh(
     stored.data = secret(&renewed).data;
     match secrets.replace(labels::CA_SECRET, &PostParams::default(), &stored).await {
         Ok(_) => Ok(renewed),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(current),
+        // Another replica was faster: what it wrote is as good.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            material(&secrets.get(labels::CA_SECRET).await.map_err(failed)?)
+        }
         Err(source) => Err(failed(source)),
     }
 }
@@ -147,8 +171,8 @@ fn secret(material: &CaMaterial) -> Secret {
             [
                 entry("ca-cert.pem", &material.cert_pem),
                 entry("ca-key.pem", &material.key_pem),
-                entry("cert-chain.pem", ""),
-                entry("root-cert.pem", ""),
+                entry("cert-chain.pem", &material.chain_pem),
+                entry("root-cert.pem", if material.root_pem == material.cert_pem { "" } else { &material.root_pem }),
             ]
             .into(),
         ),
@@ -179,7 +203,54 @@ const RENEW_FRACTION: u32 = 5;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// An API server that holds one Secret or none.
+    fn server(stored: &Arc<Mutex<Option<Secret>>>) -> Api<Secret> {
+        let stored = stored.clone();
+        let serve = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let stored = stored.clone();
+            async move {
+                let write = request.method() != http::Method::GET;
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let mut stored = stored.lock().unwrap();
+                if write {
+                    *stored = Some(serde_json::from_slice(&body).unwrap());
+                }
+                let (code, body) = match &*stored {
+                    Some(secret) => (200, serde_json::to_vec(secret).unwrap()),
+                    None => {
+                        let status = serde_json::json!({
+                            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                            "message": "not found", "reason": "NotFound", "code": 404,
+                        });
+                        (404, status.to_string().into_bytes())
+                    }
+                };
+                let response = http::Response::builder().status(code).body(kube::client::Body::from(body));
+                Ok::<_, std::convert::Infallible>(response.unwrap())
+            }
+        });
+        Api::namespaced(kube::Client::new(serve, "default"), "istio-system")
+    }
+
+    #[tokio::test]
+    async fn a_deleted_secret_is_written_again_and_an_expired_root_is_renewed_at_the_start() {
+        let (stored, domain, now) = (Arc::new(Mutex::new(None)), TrustDomain::default(), SystemTime::now());
+        let secrets = server(&stored);
+        let made = load_or_create(&secrets, "istio-system", &domain, now).await.unwrap();
+        *stored.lock().unwrap() = None;
+        let again = refresh(&secrets, "istio-system", &domain, &made, now).await.unwrap();
+        assert_eq!(again, made);
+        assert_eq!(material(stored.lock().unwrap().as_ref().unwrap()).unwrap(), made);
+        let later = now + ROOT_LIFE + Duration::from_secs(3600);
+        let renewed = load_or_create(&secrets, "istio-system", &domain, later).await.unwrap();
+        assert_eq!(renewed.key_pem, made.key_pem);
+        assert!(Authority::new(&renewed).unwrap().validity().1 > later);
+        assert_eq!(material(stored.lock().unwrap().as_ref().unwrap()).unwrap(), renewed);
+    }
 
     #[test]
     fn a_root_survives_its_secret() {

@@ -48,6 +48,7 @@ fn start(awaited: &[Kind]) -> Bench {
         statuses: watch::channel(Statuses::default()).0,
         metrics: metrics.clone(),
         published: 0,
+        publications: watch::channel(()).0,
     };
     tokio::spawn(publisher.run());
     Bench { changes, hub, metrics, readiness }
@@ -110,4 +111,25 @@ async fn older_clients_get_the_workload_inside_the_address() {
     let resource = bench.hub.resources(type_url::ADDRESS).remove(0);
     let workload = Workload::decode(inner_workload(&resource).unwrap()).unwrap();
     assert_eq!(workload.uid, "Kubernetes//Pod/ns/p");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_touch_nothing_neither_delay_nor_cause_a_publication() {
+    let bench = start(&[]);
+    bench.changes.send(pod("p")).await.unwrap();
+    wait(500).await;
+    assert_eq!(bench.metrics.push_triggers(), 1);
+    // Heartbeats, more often than the quiet time; one real change among them.
+    for number in 0..40 {
+        bench.changes.send(pod("p")).await.unwrap();
+        if number == 5 {
+            bench.changes.send(pod("q")).await.unwrap();
+        }
+        wait(5).await;
+        if number == 10 {
+            assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 2, "published although it is not quiet");
+        }
+    }
+    wait(500).await;
+    assert_eq!(bench.metrics.push_triggers(), 2);
 }

@@ -1,8 +1,10 @@
 //! Kubernetes objects are reduced at the edge: only what is read enters the world.
 //!
-//! An object that cannot be read becomes [`Change::Broken`]; it never stops the objects behind it.
+//! An object that cannot be read becomes [`Change::Broken`]; it never stops the objects behind it. Of a policy that cannot
+//! be read, something stands in that is never weaker.
 
 mod core;
+mod lenient;
 mod pod;
 mod security;
 #[cfg(test)]
@@ -24,13 +26,13 @@ pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
         Kind::Slice => core::slice(&key, object),
         Kind::Namespace => Ok(core::namespace(&key, &object)),
         Kind::Node => Ok(core::node(&key, &object)),
-        Kind::Authorization => security::authorization(&key, object, revision),
-        Kind::Peer => security::peer(&key, object),
+        Kind::Authorization => return security::authorization(key, object, revision),
+        Kind::Peer => return security::peer(key, object),
     };
     match converted {
         Ok(Some(object)) => Change::Upsert(object),
         Ok(None) => Change::Delete(kind, key),
-        Err(Unreadable(reason)) => Change::Broken { kind, key, generation, reason },
+        Err(Unreadable(reason)) => Change::Broken { kind, key, generation, reason, stand_in: None },
     }
 }
 

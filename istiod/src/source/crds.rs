@@ -7,6 +7,7 @@ use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use mesh_telemetry::ready::Task;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -22,48 +23,72 @@ pub(super) async fn run(sources: Sources, kinds: [Kind; 2]) {
     // Definitions are large: few at a time.
     let events = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff();
     let mut events = std::pin::pin!(events);
-    let mut running = Running { sources, tasks: BTreeMap::new() };
-    let mut listed = BTreeSet::new();
+    let mut running = Running { sources, tasks: BTreeMap::new(), known: BTreeSet::new(), unusable: BTreeMap::new() };
+    let mut definitions = Definitions { kinds, listed: BTreeSet::new() };
     while let Some(event) = events.next().await {
-        let told = match event {
-            Ok(Event::Init) => {
-                listed.clear();
-                Ok(())
-            }
-            Ok(Event::InitApply(object)) => {
-                let Some(kind) = served(&object, &kinds) else { continue };
-                listed.insert(kind);
-                running.start(kind);
-                Ok(())
-            }
-            Ok(Event::Apply(object)) => {
-                match (served(&object, &kinds), named(&object, &kinds)) {
-                    (Some(kind), _) => running.start(kind),
-                    (None, Some(kind)) => running.stop(kind).await,
-                    (None, None) => continue,
-                };
-                Ok(())
-            }
-            Ok(Event::Delete(object)) => match named(&object, &kinds) {
-                Some(kind) => running.absent(kind).await,
-                None => Ok(()),
-            },
-            Ok(Event::InitDone) => {
-                let mut told = Ok(());
-                for kind in kinds.iter().filter(|kind| !listed.contains(kind)) {
-                    told = told.and(running.absent(*kind).await);
-                }
-                told
-            }
+        let steps = match event {
+            Ok(event) => definitions.steps(event),
             Err(error) => {
                 running.sources.metrics.watch_failed("CustomResourceDefinition");
                 tracing::warn!(error = %chain(&error), "watch of definitions failed, trying again");
-                Ok(())
+                Vec::new()
             }
         };
-        if told.is_err() {
-            return;
+        for step in steps {
+            match step {
+                Step::Start(kind) => running.start(kind),
+                Step::Pause(kind) => running.pause(kind).await,
+                Step::Absent(kind) => {
+                    if running.absent(kind).await.is_err() {
+                        return;
+                    }
+                }
+            }
         }
+    }
+}
+
+/// What a definition means for the watch of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It can be watched.
+    Start(Kind),
+    /// It exists but cannot be watched: what is known of it stays.
+    Pause(Kind),
+    /// It does not exist.
+    Absent(Kind),
+}
+
+/// Turns events about definitions into steps.
+struct Definitions {
+    kinds: [Kind; 2],
+    /// Kinds whose definitions are in the list that is being read, usable or not.
+    listed: BTreeSet<Kind>,
+}
+
+impl Definitions {
+    fn steps(&mut self, event: Event<DynamicObject>) -> Vec<Step> {
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                self.listed.extend(named(&object, &self.kinds));
+                self.judge(&object).into_iter().collect()
+            }
+            Event::Apply(object) => self.judge(&object).into_iter().collect(),
+            Event::Delete(object) => named(&object, &self.kinds).map(Step::Absent).into_iter().collect(),
+            Event::InitDone => {
+                let absent = self.kinds.iter().filter(|kind| !self.listed.contains(kind));
+                absent.copied().map(Step::Absent).collect()
+            }
+        }
+    }
+
+    fn judge(&self, definition: &DynamicObject) -> Option<Step> {
+        let kind = named(definition, &self.kinds)?;
+        Some(if served(definition, &self.kinds).is_some() { Step::Start(kind) } else { Step::Pause(kind) })
     }
 }
 
@@ -71,6 +96,10 @@ pub(super) async fn run(sources: Sources, kinds: [Kind; 2]) {
 struct Running {
     sources: Sources,
     tasks: BTreeMap<Kind, JoinHandle<()>>,
+    /// Kinds that were watched, or known to be absent, at some time.
+    known: BTreeSet<Kind>,
+    /// Names, in the readiness, definitions that keep us from starting.
+    unusable: BTreeMap<Kind, Task>,
 }
 
 /// Nobody listens any more.
@@ -78,16 +107,32 @@ struct Unheard;
 
 impl Running {
     fn start(&mut self, kind: Kind) {
+        self.known.insert(kind);
+        self.unusable.remove(&kind);
         let sources = self.sources.clone();
         self.tasks.entry(kind).or_insert_with(|| {
             tracing::info!(kind = kind.name(), "definition is there, watching");
-            tokio::spawn(watch::run(sources, kind))
+            let supervisor = sources.supervisor.clone();
+            supervisor.spawn(kind.name(), watch::run(sources, kind))
         });
+    }
+
+    /// The kind exists but is not established, or lacks our version: its objects stay as they are.
+    async fn pause(&mut self, kind: Kind) {
+        self.stop(kind).await;
+        let resource = resource(kind);
+        let definition = format!("{}.{}", resource.plural, resource.group);
+        let expected = format!("definition {definition} is not established or does not serve {}", resource.version);
+        tracing::warn!(kind = kind.name(), "{expected}; what is known of the kind stays in force");
+        if !self.known.contains(&kind) {
+            let readiness = &self.sources.readiness;
+            self.unusable.entry(kind).or_insert_with(|| readiness.register(expected));
+        }
     }
 
     async fn stop(&mut self, kind: Kind) {
         if let Some(task) = self.tasks.remove(&kind) {
-            tracing::info!(kind = kind.name(), "definition is gone, no longer watching");
+            tracing::info!(kind = kind.name(), "no longer watching");
             task.abort();
             // Wait until it has ended: nothing of it may come after what follows.
             let _ = task.await;
@@ -97,6 +142,8 @@ impl Running {
     /// The kind does not exist: neither do objects of it.
     async fn absent(&mut self, kind: Kind) -> Result<(), Unheard> {
         self.stop(kind).await;
+        self.known.insert(kind);
+        self.unusable.remove(&kind);
         for change in [Change::Retain(kind, HashSet::new()), Change::Synced(kind)] {
             self.sources.changes.send(change).await.map_err(|_| Unheard)?;
         }
@@ -133,9 +180,63 @@ const PAGE: u32 = 20;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)] // a test may
+
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_definition_that_cannot_be_used_is_not_an_absent_one() {
+        let definition = |version: &str| -> DynamicObject {
+            serde_json::from_value(json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": "peerauthentications.security.istio.io"},
+                "spec": {"versions": [{"name": version, "served": true}]},
+                "status": {"conditions": [{"type": "Established", "status": "True"}]},
+            }))
+            .unwrap()
+        };
+        let mut definitions = Definitions { kinds: [Kind::Authorization, Kind::Peer], listed: BTreeSet::new() };
+        for (version, step) in [("v1", Step::Start(Kind::Peer)), ("v1beta1", Step::Pause(Kind::Peer))] {
+            assert_eq!(definitions.steps(Event::Init), []);
+            assert_eq!(definitions.steps(Event::InitApply(definition(version))), [step]);
+            assert_eq!(definitions.steps(Event::InitDone), [Step::Absent(Kind::Authorization)]);
+            assert_eq!(definitions.steps(Event::Apply(definition(version))), [step]);
+        }
+        assert_eq!(definitions.steps(Event::Delete(definition("v1"))), [Step::Absent(Kind::Peer)]);
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_cannot_be_used_keeps_its_objects_and_is_named_by_readiness() {
+        let client = kube::Client::new(
+            tower::service_fn(|_: http::Request<kube::client::Body>| {
+                std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+            }),
+            "default",
+        );
+        let (changes, mut told) = tokio::sync::mpsc::channel(8);
+        let readiness = mesh_telemetry::ready::Readiness::new();
+        let metrics = crate::metrics::Metrics::new(&mesh_telemetry::metrics::Registry::new());
+        let sources = Sources {
+            client,
+            changes,
+            metrics: std::sync::Arc::new(metrics),
+            revision: "default".into(),
+            readiness: readiness.clone(),
+            supervisor: crate::supervise::Supervisor::new(),
+        };
+        let mut running =
+            Running { sources, tasks: BTreeMap::new(), known: BTreeSet::new(), unusable: BTreeMap::new() };
+        running.pause(Kind::Peer).await;
+        let pending = readiness.pending();
+        assert!(pending[0].contains("peerauthentications.security.istio.io"), "{pending:?}");
+        running.start(Kind::Peer);
+        assert!(readiness.pending().is_empty());
+        running.pause(Kind::Peer).await;
+        assert!(readiness.pending().is_empty() && running.tasks.is_empty());
+        assert!(told.try_recv().is_err(), "nothing is told as gone");
+    }
 
     #[test]
     fn a_definition_counts_when_established_with_our_version() {

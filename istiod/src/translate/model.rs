@@ -77,7 +77,7 @@ impl Model {
     /// Takes a change; nothing is recomputed until [`Self::flush`].
     pub fn apply(&mut self, change: world::Change) {
         match &change {
-            world::Change::Broken { kind: Kind::Authorization, key, generation, reason } => {
+            world::Change::Broken { kind: Kind::Authorization, key, generation, reason, .. } => {
                 self.unreadable.insert(key.clone(), (*generation, reason.clone()));
                 self.dirty.authorizations.insert(key.clone());
             }
@@ -92,9 +92,9 @@ impl Model {
         self.world.apply(change, &mut self.dirty);
     }
 
-    /// Whether there is anything to recompute.
-    pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+    /// Number of resources to recompute.
+    pub fn dirtiness(&self) -> usize {
+        self.dirty.len()
     }
 
     /// Recomputes what the changes since the last call can touch, and tells what became different.
@@ -203,7 +203,10 @@ impl Model {
         let generation = policy.map_or(0, |policy| policy.generation);
         let status = match self.unreadable.get(&key) {
             Some((generation, reason)) => {
-                Some(PolicyStatus { generation: *generation, verdict: Verdict::unreadable(reason) })
+                let action = policy.map(|policy| policy.spec.action.unwrap_or_default());
+                let stand_in = world.is_stand_in(Kind::Authorization, &key);
+                let verdict = Verdict::unreadable(reason, action, stand_in);
+                Some(PolicyStatus { generation: *generation, verdict })
             }
             None => conversion.and_then(|one| one.verdict).map(|verdict| PolicyStatus { generation, verdict }),
         };

@@ -34,7 +34,7 @@ pub struct Conversion {
 pub fn authorization(policy: &AuthorizationPolicy, settings: &MeshSettings) -> Conversion {
     let spec = &*policy.spec;
     if spec.target_ref.is_some() || !spec.target_refs.is_empty() {
-        return Conversion { authorization: None, verdict: None };
+        return refused(Verdict::no_waypoint(spec, &policy.key.namespace));
     }
     let action = match spec.action.unwrap_or_default() {
         ApiAction::Allow => Action::Allow,

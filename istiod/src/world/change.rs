@@ -101,6 +101,13 @@ pub enum Change {
     Delete(Kind, NamespacedName),
     /// A complete list was read: objects of the kind that are not in it are gone.
     Retain(Kind, HashSet<NamespacedName>),
+    /// The object is now like this. Part of what was written cannot be read, and is replaced by something stricter.
+    Partial {
+        /// What is in force.
+        object: Object,
+        /// What is wrong with it, naming field and value.
+        reason: String,
+    },
     /// The object cannot be read; what was known of it before stays in force.
     Broken {
         /// Its kind.
@@ -111,6 +118,9 @@ pub enum Change {
         generation: i64,
         /// What is wrong with it, naming field and value.
         reason: String,
+        /// What is in force where no version before it is known: never weaker than what may have been meant. None where
+        /// not even its scope can be read.
+        stand_in: Option<Box<Object>>,
     },
     /// The mesh settings are now these.
     Settings(Arc<MeshSettings>),

@@ -31,21 +31,21 @@ impl Dirty {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Number of outputs to recompute.
+    pub fn len(&self) -> usize {
+        let keys = [&self.pods, &self.services, &self.slices, &self.authorizations, &self.peers];
+        keys.into_iter().map(BTreeSet::len).sum::<usize>() + usize::from(self.strict)
+    }
 }
 
 impl World {
     /// Applies a change and adds what it can touch to `dirty`. Equal content touches nothing.
     pub fn apply(&mut self, change: Change, dirty: &mut Dirty) {
         match change {
-            Change::Upsert(object) if self.holds(&object) => {}
-            Change::Upsert(object) => {
-                let key = object.key();
-                let old = self.take(object.kind(), &key);
-                if let Some(old) = &old {
-                    self.reach(old, Some(&object), dirty);
-                }
-                self.put(object.clone());
-                self.reach(&object, old.as_ref(), dirty);
+            Change::Upsert(object) | Change::Partial { object, .. } => {
+                self.stand_ins.remove(&(object.kind(), object.key()));
+                self.upsert(object, dirty);
             }
             Change::Delete(kind, key) => self.delete(kind, &key, dirty),
             Change::Retain(kind, keep) => {
@@ -56,11 +56,35 @@ impl World {
                 }
             }
             Change::Settings(settings) => self.replace_settings(settings, dirty),
-            Change::Broken { .. } | Change::Synced(_) => {}
+            Change::Broken { kind, key, stand_in, .. } => {
+                let readable = self.knows(kind, &key) && !self.is_stand_in(kind, &key);
+                match stand_in {
+                    Some(stand_in) if !readable => {
+                        self.stand_ins.insert((kind, key));
+                        self.upsert(*stand_in, dirty);
+                    }
+                    // What stood in for an earlier unreadable version: better than nothing.
+                    Some(_) | None => {}
+                }
+            }
+            Change::Synced(_) => {}
         }
     }
 
+    fn upsert(&mut self, object: Object, dirty: &mut Dirty) {
+        if self.holds(&object) {
+            return;
+        }
+        let old = self.take(object.kind(), &object.key());
+        if let Some(old) = &old {
+            self.reach(old, Some(&object), dirty);
+        }
+        self.put(object.clone());
+        self.reach(&object, old.as_ref(), dirty);
+    }
+
     fn delete(&mut self, kind: Kind, key: &NamespacedName, dirty: &mut Dirty) {
+        self.stand_ins.remove(&(kind, key.clone()));
         if let Some(old) = self.take(kind, key) {
             self.reach(&old, None, dirty);
         }

@@ -21,6 +21,8 @@ pub struct World {
     pub(super) nodes: HashMap<Arc<str>, Node>,
     pub(super) authorizations: BTreeMap<NamespacedName, Arc<AuthorizationPolicy>>,
     pub(super) peers: BTreeMap<NamespacedName, Arc<PeerAuthentication>>,
+    /// Objects that stand in for ones that could never be read.
+    pub(super) stand_ins: BTreeSet<(Kind, NamespacedName)>,
     /// Pods by node.
     pods_by_node: HashMap<Arc<str>, BTreeSet<NamespacedName>>,
     /// Services by namespace and the first entry of their selector: a pod looks up each of its labels.
@@ -67,6 +69,11 @@ impl World {
     /// One peer authentication.
     pub fn peer(&self, key: &NamespacedName) -> Option<&Arc<PeerAuthentication>> {
         self.peers.get(key)
+    }
+
+    /// Whether what is stored only stands in for an object that could never be read.
+    pub fn is_stand_in(&self, kind: Kind, key: &NamespacedName) -> bool {
+        self.stand_ins.contains(&(kind, key.clone()))
     }
 
     /// Every peer authentication of a namespace.
@@ -158,6 +165,19 @@ impl World {
         let known = self.namespaces.get(namespace);
         let labels = known.map_or(&none, |namespace| &namespace.labels);
         known.is_some() && settings.discovery_selectors.iter().any(|selector| selector.matches(labels))
+    }
+
+    /// Whether an object is stored.
+    pub(super) fn knows(&self, kind: Kind, key: &NamespacedName) -> bool {
+        match kind {
+            Kind::Pod => self.pods.contains_key(key),
+            Kind::Service => self.services.contains_key(key),
+            Kind::Slice => self.slices.contains_key(key),
+            Kind::Namespace => self.namespaces.contains_key(&key.name),
+            Kind::Node => self.nodes.contains_key(&key.name),
+            Kind::Authorization => self.authorizations.contains_key(key),
+            Kind::Peer => self.peers.contains_key(key),
+        }
     }
 
     /// Keys of every object of a kind.

@@ -44,6 +44,12 @@ pub struct Condition {
 
 /// AuthorizationPolicy: what the node proxies enforce of it.
 pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
+/// AuthorizationPolicy with `targetRefs`: what the waypoints enforce of it.
+pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+/// Reason: the only target is not there, or nothing that could enforce the policy.
+pub const REASON_TARGET_NOT_FOUND: &str = "TargetNotFound";
+/// Reason: none of several targets can be used.
+pub const REASON_INVALID: &str = "Invalid";
 /// Reason: enforced as written.
 pub const REASON_ACCEPTED: &str = "Accepted";
 /// Reason: some value cannot be honoured as written; the message says which and what happens instead.

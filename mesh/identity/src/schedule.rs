@@ -8,6 +8,8 @@
 //!                  Unavailable ---------------+   failure past its end -> Unavailable
 //!  forget, in any state: (absent)
 //! ```
+//!
+//! What no workload was ever announced for, only connections asked for, is dropped when it would be asked for again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,6 +71,10 @@ struct Entry {
     queued: Option<Queued>,
     in_flight: Option<Ticket>,
     backoff: Backoff,
+    /// A workload uses it, which will be told when it leaves; connections come and go unannounced.
+    claimed: bool,
+    /// A connection met the last failure.
+    missed: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -85,7 +91,10 @@ impl Schedule {
         priority: Priority,
         now: SystemTime,
     ) -> Result<watch::Receiver<CertState>, CertError> {
+        let claimed = priority == Priority::WarmUp;
         if let Some(entry) = self.entries.get_mut(identity) {
+            entry.claimed |= claimed;
+            entry.missed |= matches!(&*entry.state.borrow(), CertState::Unavailable { .. });
             // A retry that waits for its time is not brought forward: back-off protects the authority.
             if let Some(queued) = &mut entry.queued
                 && queued.due <= now
@@ -103,6 +112,8 @@ impl Schedule {
             queued: Some(Queued { priority, due: now }),
             in_flight: None,
             backoff: Backoff::new(RETRY_INITIAL, RETRY_MAX, RETRY_JITTER_PERCENT),
+            claimed,
+            missed: false,
         };
         self.entries.insert(identity.clone(), entry);
         Ok(view)
@@ -116,6 +127,7 @@ impl Schedule {
     /// The most urgent request that may start now, if any; the caller starts it and reports with [`Schedule::finished`]
     /// or [`Schedule::cancelled`].
     pub(crate) fn start_next(&mut self, now: SystemTime) -> Option<(Identity, Ticket)> {
+        self.entries.retain(|_, entry| !entry.is_abandoned(now));
         if self.outstanding >= MAX_OUTSTANDING {
             return None;
         }
@@ -153,6 +165,7 @@ impl Schedule {
             return;
         };
         entry.in_flight = None;
+        entry.missed = false;
         let (state, due) = match answer {
             Ok(cert) => {
                 entry.backoff.reset();
@@ -177,6 +190,13 @@ impl Schedule {
 }
 
 impl Entry {
+    /// Due again in the background, for nobody that is known. Where connections still run into a failure it is kept:
+    /// each of them would start afresh, past the back-off.
+    fn is_abandoned(&self, now: SystemTime) -> bool {
+        let due = self.queued.is_some_and(|queued| queued.priority == Priority::Background && queued.due <= now);
+        due && !self.claimed && !self.missed
+    }
+
     /// A certificate that is still good outlives a failed renewal; it is retried before its end.
     fn failed(&mut self, identity: &Identity, error: CertError, now: SystemTime) -> (CertState, SystemTime) {
         let retry_at = now + self.backoff.next_delay();

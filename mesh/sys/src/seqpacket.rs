@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, listen, recvmsg, sendmsg, socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen,
+    recvmsg, sendmsg, socket,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -142,20 +142,31 @@ impl SeqpacketStream {
                 let message =
                     recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
                 let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-                let mut fds = Vec::new();
-                // Without control data there is nothing to walk; truncated control data is an error of its own,
-                // yet the descriptors that did arrive must be taken so that they get closed.
-                if let Ok(parts) = message.cmsgs() {
-                    for part in parts {
-                        if let ControlMessageOwned::ScmRights(raw) = part {
-                            fds.extend(raw.into_iter().map(own));
-                        }
-                    }
-                }
-                Ok(Received { len: message.bytes, fds, truncated })
+                let len = message.bytes;
+                // Not `message.cmsgs()`: it shows nothing of truncated control data, and what did arrive must be
+                // taken so that it gets closed.
+                let fds = rights(&control).map(own).collect();
+                Ok(Received { len, fds, truncated })
             })
             .await
     }
+}
+
+/// The descriptors in a control buffer that was all zero before the kernel wrote to it. Nothing else than descriptors
+/// comes here: other kinds must be asked for with a socket option (unix(7)).
+fn rights(control: &[u8]) -> impl Iterator<Item = RawFd> {
+    // cmsg(3): the length with the header, the level, the type, then the data; a truncated message has the length of
+    // what arrived.
+    let header = size_of::<libc::cmsghdr>();
+    let number = |at: usize| {
+        let bytes = control.get(at..at + size_of::<RawFd>())?;
+        Some(RawFd::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let len = control.first_chunk().map_or(0, |len| usize::from_ne_bytes(*len)).min(control.len());
+    let level = number(std::mem::offset_of!(libc::cmsghdr, cmsg_level));
+    let kind = number(std::mem::offset_of!(libc::cmsghdr, cmsg_type));
+    let end = if (level, kind) == (Some(libc::SOL_SOCKET), Some(libc::SCM_RIGHTS)) { len } else { 0 };
+    (header..end).step_by(size_of::<RawFd>()).filter_map(number)
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
@@ -209,6 +220,21 @@ mod tests {
         let (a, b) = SeqpacketStream::pair().unwrap();
         a.send(&[7; 100], None).await.unwrap();
         assert!(b.recv(&mut [0; 10]).await.unwrap().truncated);
+    }
+
+    #[tokio::test]
+    async fn descriptors_that_arrive_with_too_many_others_do_not_leak() {
+        let (a, b) = SeqpacketStream::pair().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        a.send_all(b"many", &[writer.as_fd(); 12]).await.unwrap();
+        drop(writer);
+        let received = b.recv(&mut [0; 16]).await.unwrap();
+        assert_eq!((received.len, received.fds.len(), received.truncated), (4, DESCRIPTORS_MAX, true));
+        drop(received);
+        // The end of the pipe shows only once nobody can write to it any more.
+        let ended = tokio::task::spawn_blocking(move || io::read_to_string(reader));
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(5), ended).await;
+        assert_eq!(ended.expect("a descriptor leaked").unwrap().unwrap(), "");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 /// How a listener is made.
@@ -103,6 +104,16 @@ pub fn spoof_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
     match source {
         IpAddr::V4(_) => socket.set_freebind_v4(true)?,
         IpAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
+    bind_address(socket, source)
+}
+
+/// Binds to an address and leaves the port to `connect`, which can use one again that leads elsewhere: a port that is
+/// chosen before the destination is known is taken from all destinations, and runs out.
+fn bind_address(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    // For IPv6, too. A kernel without it (before 4.2) gives a port at once, which works as well.
+    if let Err(error) = nix::sys::socket::setsockopt(socket, IpBindAddressNoPort, &true) {
+        tracing::debug!(%error, "source port is chosen before the destination");
     }
     socket.bind(&SocketAddr::new(source, 0).into())
 }
@@ -212,6 +223,26 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let client = std::net::TcpStream::connect(addr).unwrap();
         assert_eq!(original_dst(&client).unwrap(), client.local_addr().unwrap());
+    }
+
+    #[test]
+    fn a_source_address_takes_no_port_before_the_destination_is_known() {
+        for ip in ["127.0.0.1", "::1"] {
+            let any = SocketAddr::new(ip.parse().unwrap(), 0);
+            let Ok(listener) = std::net::TcpListener::bind(any) else {
+                assert!(!ipv6_available() && any.is_ipv6());
+                continue;
+            };
+            let remote = listener.local_addr().unwrap();
+            let socket = TcpConnectOptions::default().socket(remote).unwrap();
+            bind_address(&socket, any.ip()).unwrap();
+            assert_eq!(socket.local_addr().unwrap().as_socket().unwrap(), any);
+            socket.set_nonblocking(false).unwrap();
+            socket.connect(&remote.into()).unwrap();
+            let local = socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(listener.accept().unwrap().1, local);
+            assert!(local.ip() == any.ip() && local.port() != 0);
+        }
     }
 
     #[test]

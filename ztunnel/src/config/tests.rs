@@ -57,6 +57,13 @@ fn defaults() {
 }
 
 #[test]
+fn sockets_without_a_mark_would_be_captured_again() {
+    let text = errors(&[("PACKET_MARK", "0")]);
+    assert!(text.contains("PACKET_MARK=0: expected a mark"), "{text}");
+    assert_eq!(config(&[("PACKET_MARK", "1338")]).unwrap().packet_mark, 1338);
+}
+
+#[test]
 fn all_mistakes_are_reported_together() {
     let text = errors(&[
         ("PROXY_MODE", "other"),

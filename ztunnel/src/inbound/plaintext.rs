@@ -84,8 +84,10 @@ async fn connect(worker: &PodWorker, resolved: &Resolved) -> Result<(TcpStream, 
     };
     let registered = authorize(worker, question).await?;
     tokio::select! {
-        connected = worker.sockets.connect(resolved.dst, Some(resolved.peer.ip())) => Ok((connected?, registered)),
+        // A denial must not lose a draw against an application that answers.
+        biased;
         denial = registered.denied() => Err(denial.into()),
+        connected = worker.sockets.connect(resolved.dst, Some(resolved.peer.ip())) => Ok((connected?, registered)),
     }
 }
 

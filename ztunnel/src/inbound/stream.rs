@@ -139,14 +139,16 @@ async fn accept(
     };
     let connecting = worker.sockets.connect(resolved.target.addr, Some(tunnel.peer.ip()));
     let connected = tokio::select! {
-        connected = connecting => connected,
-        () = poll_fn(|cx| request.poll_cancelled(cx)) => {
-            return Err(Failure::new(ResponseFlag::Connect, "client gave up before the application was reached"));
-        }
+        // A denial must not lose a draw against an application that answers.
+        biased;
         denial = registered.denied() => {
             request.reject(StatusCode::UNAUTHORIZED);
             return Err(denial.into());
         }
+        () = poll_fn(|cx| request.poll_cancelled(cx)) => {
+            return Err(Failure::new(ResponseFlag::Connect, "client gave up before the application was reached"));
+        }
+        connected = connecting => connected,
     };
     match connected {
         Ok(application) => {

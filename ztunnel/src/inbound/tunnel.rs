@@ -1,21 +1,23 @@
 //! One tunnel connection: TLS with the pod's certificate, HTTP/2, and a task for each stream.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use mesh_core::Identity;
 use mesh_core::addr::canonical;
 use mesh_core::drain::{DrainMode, DrainWatch};
 use mesh_hbone::read_ahead::ReadAhead;
-use mesh_hbone::{ServerConnection, tls};
+use mesh_hbone::{ConnectRequest, HboneError, ServerConnection, tls};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::stream::{self, Arrival};
 use crate::joined::{Work, in_stages};
-use crate::limits::HANDSHAKE_BUDGET;
+use crate::limits::{FAREWELL_BUDGET, HANDSHAKE_BUDGET};
 use crate::pod::PodWorker;
 use crate::pod::listen::{Accepted, spawn_until_cut};
+use crate::pod::tunnels::Place;
 use crate::report::{Direction, SocketGuard};
 
 /// A tunnel and who is at its other end.
@@ -24,18 +26,22 @@ pub(super) struct Tunnel {
     /// The pod's address, as the client dialled it.
     pub(super) local: SocketAddr,
     pub(super) identity: Option<Identity>,
+    place: Place,
     _socket: SocketGuard,
 }
 
 type H2 = ServerConnection<TlsStream<ReadAhead<TcpStream>>>;
 
+/// What a tunnel brings next.
+type Next = Option<Result<ConnectRequest, HboneError>>;
+
 /// One tunnel from acceptance to its last stream.
-pub(crate) fn serve(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> Work {
-    in_stages(open(worker, accepted, drain))
+pub(crate) fn serve(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: DrainWatch) -> Work {
+    in_stages(open(worker, accepted, place, drain))
 }
 
 /// Everything up to the first stream.
-async fn open(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> Option<Work> {
+async fn open(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: DrainWatch) -> Option<Work> {
     let socket = worker.shared.report.socket_opened(Direction::Inbound);
     let peer = accepted.peer;
     let local = match accepted.tcp.local_addr() {
@@ -45,9 +51,14 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, drain: DrainWatch) -> O
             return None;
         }
     };
-    match handshake(&worker, accepted.tcp, peer.ip()).await {
+    let done = tokio::select! {
+        done = handshake(&worker, accepted.tcp, peer.ip()) => done,
+        () = place.told_to_leave() => Err("handshake was cut: the pod has too many tunnels".to_owned()),
+    };
+    match done {
         Ok((h2, identity)) => {
-            let tunnel = Rc::new(Tunnel { peer, local, identity, _socket: socket });
+            place.proven();
+            let tunnel = Rc::new(Tunnel { peer, local, identity, place, _socket: socket });
             Some(Box::pin(serve_streams(worker, h2, tunnel, drain)))
         }
         Err(error) => {
@@ -95,17 +106,43 @@ async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mu
                 h2.graceful_shutdown();
                 continue;
             }
+            () = tunnel.place.told_to_leave() => {
+                tracing::debug!(peer = %tunnel.peer, "idle tunnel makes room for another");
+                // Boxed: few tunnels come here, and all would have to keep room for it.
+                return Box::pin(say_farewell(&worker, &mut h2, &tunnel, &streams)).await;
+            }
         };
-        match next {
-            Some(Ok(request)) => {
-                let slot = worker.pod.slots.clone().try_acquire_owned().ok();
-                let arrival = Arrival { tunnel: tunnel.clone(), request, full: slot.is_none() };
-                spawn_until_cut(stream::serve(worker.clone(), arrival), streams.clone(), slot);
-            }
-            Some(Err(error)) => {
-                return tracing::debug!(peer = %tunnel.peer, %error, "tunnel lost");
-            }
-            None => return,
+        if begin(&worker, next, &tunnel, &streams).is_break() {
+            return;
         }
+    }
+}
+
+/// No new streams; one that was on its way goes on to its end. A client that does not answer is cut.
+async fn say_farewell(worker: &Rc<PodWorker>, h2: &mut H2, tunnel: &Rc<Tunnel>, streams: &DrainWatch) {
+    h2.graceful_shutdown();
+    loop {
+        let last = async { while begin(worker, h2.next().await, tunnel, streams).is_continue() {} };
+        if tokio::time::timeout(FAREWELL_BUDGET, last).await.is_ok() || !tunnel.place.in_use() {
+            return;
+        }
+    }
+}
+
+/// Starts the next stream; breaks when the tunnel has ended.
+fn begin(worker: &Rc<PodWorker>, next: Next, tunnel: &Rc<Tunnel>, streams: &DrainWatch) -> ControlFlow<()> {
+    match next {
+        Some(Ok(request)) => {
+            let slot = worker.pod.slots.clone().try_acquire_owned().ok();
+            let arrival = Arrival { tunnel: tunnel.clone(), request, full: slot.is_none() };
+            let held = (slot, tunnel.place.stream());
+            spawn_until_cut(stream::serve(worker.clone(), arrival), streams.clone(), held);
+            ControlFlow::Continue(())
+        }
+        Some(Err(error)) => {
+            tracing::debug!(peer = %tunnel.peer, %error, "tunnel lost");
+            ControlFlow::Break(())
+        }
+        None => ControlFlow::Break(()),
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum Action {
     Stop { uid: String },
     /// Serve the pod; tell [`Session::started`] how it went.
     Start(Pod),
+    /// Change nothing and say why.
+    Refuse { uid: String, error: String },
 }
 
 /// What is known of the node's pods.
@@ -101,11 +103,15 @@ impl Session {
         let netns = NetNs::from_fd(netns).map(Arc::new).map_err(|error| format!("network namespace: {error}"));
         let mut actions = Vec::new();
         if let Some(known) = self.running.get(&uid) {
-            if netns.as_ref().is_ok_and(|netns| netns.id() == *known) {
-                return Ok(actions);
+            match &netns {
+                Ok(netns) if netns.id() == *known => return Ok(actions),
+                Ok(_) => {
+                    self.running.remove(&uid);
+                    actions.push(Action::Stop { uid: uid.clone() });
+                }
+                // There is nothing to move to, and what runs still serves the pod that was named.
+                Err(error) => return Ok(vec![Action::Refuse { uid, error: error.clone() }]),
             }
-            self.running.remove(&uid);
-            actions.push(Action::Stop { uid: uid.clone() });
         }
         let zds::WorkloadInfo { name, namespace, service_account } = info;
         actions.push(Action::Start(Pod { uid, name, namespace, service_account, netns }));

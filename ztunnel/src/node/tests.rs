@@ -22,6 +22,8 @@ use super::*;
 #[derive(Default)]
 struct Fake {
     log: Mutex<Vec<String>>,
+    /// Stops wait here for each other.
+    together: Mutex<Option<Arc<tokio::sync::Barrier>>>,
     failing: Mutex<Option<String>>,
 }
 
@@ -50,7 +52,13 @@ impl PodStarter for FakeSource {
 impl RunningPod for FakePod {
     fn stop(self: Arc<Self>, mode: DrainMode) -> BoxFuture<'static, ()> {
         self.1.log.lock().unwrap().push(format!("stop {} {mode:?}", self.0));
-        async {}.boxed()
+        let together = self.1.together.lock().unwrap().clone();
+        async move {
+            if let Some(barrier) = together {
+                barrier.wait().await;
+            }
+        }
+        .boxed()
     }
 
     fn connections(&self) -> Value {
@@ -279,17 +287,36 @@ async fn rows_11_to_13_bad_packets_cost_the_connection_only() {
 }
 
 #[tokio::test]
-async fn another_namespace_replaces_the_pod() {
+async fn what_is_no_namespace_leaves_a_running_pod_alone() {
     let agent = Agent::start();
     let stream = agent.accept().await;
     send_add(&stream, "A").await;
-    // Not a network namespace at all: the old one is gone, the new one cannot be had.
-    let file: OwnedFd = std::fs::File::open("/proc/self/ns/mnt").unwrap().into();
-    stream.send(&add("A"), Some(file.as_fd())).await.unwrap();
-    assert!(ack(&stream).await.contains("network namespace"));
-    assert_eq!(agent.log(), ["start A n/p/s", "stop A Immediate"]);
+    for _ in ["before the snapshot is complete", "after it"] {
+        let file: OwnedFd = std::fs::File::open("/proc/self/ns/mnt").unwrap().into();
+        stream.send(&add("A"), Some(file.as_fd())).await.unwrap();
+        assert!(ack(&stream).await.contains("network namespace"));
+        if !agent.is_ready() {
+            assert_eq!(send(&stream, &snapshot_sent()).await, "");
+        }
+    }
+    assert_eq!(agent.log(), ["start A n/p/s"]);
+    assert!(agent.is_ready());
+    assert_eq!(agent.pods.dump()["A"]["state"], "Up");
+}
+
+#[tokio::test]
+async fn pods_that_the_snapshot_does_not_name_stop_at_the_same_time() {
+    let agent = Agent::start();
+    let stream = agent.accept().await;
+    for uid in ["A", "B", "C"] {
+        send_add(&stream, uid).await;
+    }
+    send(&stream, &snapshot_sent()).await;
+    drop(stream);
+    *agent.fake.together.lock().unwrap() = Some(Arc::new(tokio::sync::Barrier::new(3)));
+    let stream = agent.accept().await;
     assert_eq!(send(&stream, &snapshot_sent()).await, "");
-    assert!(!agent.is_ready());
+    assert!(agent.is_ready());
 }
 
 #[tokio::test]

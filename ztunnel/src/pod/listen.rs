@@ -3,13 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use mesh_core::addr::canonical;
 use mesh_core::drain::DrainWatch;
 use mesh_sys::socket::{TcpListenOptions, ipv6_available, wildcard};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{DataPath, PodError, PodSpec, PodWorker};
 use crate::config::OriginalSource;
@@ -58,13 +56,20 @@ impl PodListeners {
     pub(super) async fn accept(self, worker: Rc<PodWorker>, watch: DrainWatch) {
         let slots = worker.pod.slots.clone();
         let tunnels = worker.pod.tunnels.clone();
+        // Never closed.
+        let slot = async || slots.clone().acquire_owned().await.ok();
+        let room = async || tunnels.room().await;
         tokio::join!(
-            accept_each(self.outbound, &slots, &watch, |accepted, _| outbound::serve(worker.clone(), accepted)),
-            accept_each(self.plaintext, &slots, &watch, |accepted, _| {
-                inbound::plaintext::serve(worker.clone(), accepted)
+            accept_each(self.outbound, slot, &watch, |accepted, slot| {
+                spawn_until_cut(outbound::serve(worker.clone(), accepted), watch.clone(), slot);
             }),
-            accept_each(self.hbone, &tunnels, &watch, |accepted, watch| {
-                inbound::tunnel::serve(worker.clone(), accepted, watch)
+            accept_each(self.plaintext, slot, &watch, |accepted, slot| {
+                spawn_until_cut(inbound::plaintext::serve(worker.clone(), accepted), watch.clone(), slot);
+            }),
+            accept_each(self.hbone, room, &watch, |accepted, slot| {
+                let place = tunnels.enter(slot);
+                let work = inbound::tunnel::serve(worker.clone(), accepted, place, watch.clone());
+                spawn_until_cut(work, watch.clone(), ());
             }),
         );
     }
@@ -104,13 +109,13 @@ fn bind(options: &TcpListenOptions, settings: &DataPath) -> io::Result<StdListen
     }
 }
 
-/// Accepts until the drain starts and serves each connection in a task of its own, so that a panic ends that connection
-/// only. At the bound of `slots` nothing is accepted; the kernel's backlog fills, and only this pod waits.
-async fn accept_each(
+/// Accepts until the drain starts; `serve` gives each connection a task of its own, so that a panic ends that connection
+/// only. Until there is a `slot` nothing is accepted; the kernel's backlog fills, and only this pod waits.
+async fn accept_each<S>(
     listener: StdListener,
-    slots: &Arc<Semaphore>,
+    slot: impl AsyncFn() -> S,
     watch: &DrainWatch,
-    serve: impl Fn(Accepted, DrainWatch) -> Work,
+    serve: impl Fn(Accepted, S),
 ) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -122,35 +127,31 @@ async fn accept_each(
     let mut draining = watch.clone();
     loop {
         let next = async {
-            let slot = slots.clone().acquire_owned().await.ok()?;
-            Some((slot, listener.accept().await))
+            let slot = slot().await;
+            (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
             _ = draining.signaled() => return,
-            next = next => match next {
-                Some(next) => next,
-                None => return,
-            },
+            next = next => next,
         };
         match accepted {
             Ok((tcp, peer)) => {
-                let work = serve(Accepted { tcp, peer: canonical(peer) }, watch.clone());
-                spawn_until_cut(work, watch.clone(), Some(slot));
+                serve(Accepted { tcp, peer: canonical(peer) }, slot);
             }
             Err(error) => pause_after(&error).await,
         }
     }
 }
 
-/// Runs a connection in a task of its own until it ends or everything is cut. The drain waits for it, and `slot` is
-/// given back at its end.
-pub(crate) fn spawn_until_cut(work: Work, mut cut: DrainWatch, slot: Option<OwnedSemaphorePermit>) {
+/// Runs a connection in a task of its own until it ends or everything is cut. The drain waits for it, and what is `held`
+/// is given back at its end.
+pub(crate) fn spawn_until_cut(work: Work, mut cut: DrainWatch, held: impl Sized + 'static) {
     tokio::task::spawn_local(async move {
         tokio::select! {
             () = work => {}
             () = cut.cut() => {}
         }
-        drop(slot);
+        drop(held);
     });
 }
 

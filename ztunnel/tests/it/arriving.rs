@@ -137,7 +137,8 @@ isolated_test! {
         for _ in 0..300 {
             silent.push(sockets.connect(port, None).await.unwrap());
         }
-        let dial = open(&mesh, Method::CONNECT, &mesh.app().to_string());
+        let app = mesh.app().to_string();
+        let dial = open(&mesh, Method::CONNECT, &app);
         tokio::time::timeout(Duration::from_secs(2), dial).await.expect("a turn in time").unwrap();
     }
 }

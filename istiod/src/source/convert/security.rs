@@ -1,17 +1,16 @@
 //! AuthorizationPolicies and PeerAuthentications.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::api::DynamicObject;
 use mesh_api::labels as names;
-use mesh_api::security::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadSelector};
+use mesh_api::security::{AuthorizationPolicySpec, Mode, PeerAuthenticationSpec, WorkloadSelector};
 use mesh_core::env::parse_bool;
 use mesh_core::names::NamespacedName;
 use serde::Deserialize;
 
-use super::{Converted, Unreadable, annotation, fields};
-use crate::world::{AuthorizationPolicy, Labels, Object, PeerAuthentication};
+use super::{Unreadable, annotation, fields, lenient};
+use crate::world::{AuthorizationPolicy, Change, Kind, Labels, Object, PeerAuthentication};
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -20,39 +19,69 @@ struct Fields<S: Default> {
 }
 
 /// Policies of another revision are that one's affair.
-pub(super) fn authorization(key: &NamespacedName, mut object: DynamicObject, revision: &str) -> Converted {
+pub(super) fn authorization(key: NamespacedName, mut object: DynamicObject, revision: &str) -> Change {
     let owner = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::REVISION));
     if owner.is_some_and(|owner| owner != revision) {
-        return Ok(None);
+        return Change::Delete(Kind::Authorization, key);
     }
-    let Fields::<AuthorizationPolicySpec> { spec } = fields(&mut object)?;
-    Ok(Some(Object::Authorization(AuthorizationPolicy {
-        key: key.clone(),
-        generation: object.metadata.generation.unwrap_or_default(),
-        dry_run: annotation(&object, names::DRY_RUN).and_then(parse_bool).unwrap_or_default(),
-        selector: selector(spec.selector.as_ref()),
-        spec: Arc::new(spec),
-    })))
-}
-
-pub(super) fn peer(key: &NamespacedName, mut object: DynamicObject) -> Converted {
-    let Fields::<PeerAuthenticationSpec> { spec } = fields(&mut object)?;
-    let port = |(text, mode): (&String, &mesh_api::security::MutualTls)| match text.parse::<u16>() {
-        Ok(port) if port > 0 => Ok((port, mode.mode.unwrap_or_default())),
-        _ => Err(Unreadable(format!("portLevelMtls {text:?}: expected a port from 1 to 65535"))),
+    let generation = object.metadata.generation.unwrap_or_default();
+    let dry_run = annotation(&object, names::DRY_RUN).and_then(parse_bool).unwrap_or_default();
+    let policy = |selector, spec| {
+        let key = key.clone();
+        Object::Authorization(AuthorizationPolicy { key, generation, dry_run, selector, spec: Arc::new(spec) })
     };
-    let ports = spec.port_level_mtls.iter().map(port).collect::<Result<BTreeMap<_, _>, _>>()?;
-    let created = object.metadata.creation_timestamp.as_ref();
-    Ok(Some(Object::Peer(PeerAuthentication {
-        key: key.clone(),
-        created_s: created.map(|time| time.0.as_second()).unwrap_or_default(),
-        selector: selector(spec.selector.as_ref()),
-        mode: spec.mtls.and_then(|mtls| mtls.mode).unwrap_or_default(),
-        ports,
-    })))
+    let written = object.data.clone();
+    match fields::<Fields<AuthorizationPolicySpec>>(&mut object) {
+        Ok(Fields { spec }) => Change::Upsert(policy(selector(spec.selector.as_ref()), spec)),
+        Err(Unreadable(reason)) => {
+            let stand_in = lenient::authorization(&written).map(|(selector, spec)| Box::new(policy(selector, spec)));
+            Change::Broken { kind: Kind::Authorization, key, generation, reason, stand_in }
+        }
+    }
 }
 
-fn selector(selector: Option<&WorkloadSelector>) -> Option<Labels> {
+/// A port that cannot be read is left out; if it was to be STRICT, everything becomes so.
+pub(super) fn peer(key: NamespacedName, mut object: DynamicObject) -> Change {
+    let generation = object.metadata.generation.unwrap_or_default();
+    let created_s = object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).unwrap_or_default();
+    let written = object.data.clone();
+    let spec = match fields::<Fields<PeerAuthenticationSpec>>(&mut object) {
+        Ok(Fields { spec }) => spec,
+        Err(Unreadable(reason)) => {
+            let stand_in = lenient::peer(&written, key.clone(), created_s);
+            let stand_in = stand_in.map(|one| Box::new(Object::Peer(one)));
+            return Change::Broken { kind: Kind::Peer, key, generation, reason, stand_in };
+        }
+    };
+    let selector = selector(spec.selector.as_ref());
+    let mode = spec.mtls.and_then(|mtls| mtls.mode).unwrap_or_default();
+    let mut peer = PeerAuthentication { key, created_s, selector, mode, ports: Default::default() };
+    let mut bad = Vec::new();
+    for (text, tls) in &spec.port_level_mtls {
+        let mode = tls.mode.unwrap_or_default();
+        if let Err(Unreadable(reason)) = add_port(&mut peer, text, mode) {
+            bad.push(reason);
+        }
+    }
+    let object = Object::Peer(peer);
+    if bad.is_empty() { Change::Upsert(object) } else { Change::Partial { object, reason: bad.join("; ") } }
+}
+
+/// Adds the mode of one port.
+pub(super) fn add_port(peer: &mut PeerAuthentication, text: &str, mode: Mode) -> Result<(), Unreadable> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => {
+            peer.ports.insert(port, mode);
+            return Ok(());
+        }
+        _ if mode == Mode::Strict => peer.mode = Mode::Strict,
+        _ => {}
+    }
+    let effect = if mode == Mode::Strict { ", every port is STRICT instead" } else { "" };
+    Err(Unreadable(format!("portLevelMtls {text:?}: expected a port from 1 to 65535{effect}")))
+}
+
+pub(super) fn selector(selector: Option<&WorkloadSelector>) -> Option<Labels> {
     let labels: Labels = selector?.match_labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     (!labels.is_empty()).then_some(labels)
 }

@@ -1,9 +1,10 @@
 //! Owner heuristics and port protocols; everything else is covered by the golden tests.
 
+use mesh_api::security::Mode;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::world::Protocol;
+use crate::world::{PeerAuthentication, Protocol};
 
 fn object(value: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
@@ -60,6 +61,34 @@ fn port_protocols() {
     assert_eq!(protocol(json!({"port": 1, "name": "http2", "protocol": "UDP"})), Protocol::Unknown);
     assert_eq!(protocol(json!({"port": 1, "name": "mysql"})), Protocol::Unknown);
     assert_eq!(protocol(json!({"port": 80})), Protocol::Unknown);
+}
+
+fn peer_with_ports(base: &str, ports: Value) -> (PeerAuthentication, Option<String>) {
+    let peer = object(json!({
+        "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "p", "namespace": "ns"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": base}, "portLevelMtls": ports},
+    }));
+    match change(Kind::Peer, peer, "default") {
+        Change::Upsert(Object::Peer(peer)) => (peer, None),
+        Change::Partial { object: Object::Peer(peer), reason } => (peer, Some(reason)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_bad_port_does_not_weaken_a_peer_authentication() {
+    let (peer, reason) =
+        peer_with_ports("STRICT", json!({"http": {"mode": "DISABLE"}, "0": {}, "80": {"mode": "DISABLE"}}));
+    assert_eq!((peer.mode, peer.ports), (Mode::Strict, [(80, Mode::Disable)].into()));
+    assert_eq!(peer.selector, Some([("app", "web")].into_iter().collect()));
+    let reason = reason.unwrap();
+    assert!(reason.contains(r#"portLevelMtls "http""#) && reason.contains(r#"portLevelMtls "0""#), "{reason}");
+    let (peer, reason) = peer_with_ports("PERMISSIVE", json!({"http": {"mode": "STRICT"}}));
+    assert_eq!(peer.mode, Mode::Strict);
+    assert!(reason.unwrap().contains("every port is STRICT instead"));
+    let (peer, reason) = peer_with_ports("PERMISSIVE", json!({"http": {"mode": "PERMISSIVE"}}));
+    assert!(peer.mode == Mode::Permissive && reason.is_some());
+    assert_eq!(peer_with_ports("UNSET", json!({"80": {"mode": "STRICT"}})).1, None);
 }
 
 #[test]

@@ -24,7 +24,8 @@ enum Step {
     /// Relist: every object whose key's hash is odd vanished unseen.
     Relist(Kind),
     Settings(Box<MeshSettings>),
-    Broken(NamespacedName),
+    /// Unreadable, with this standing in.
+    Broken(Object),
     Flush,
 }
 
@@ -143,7 +144,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => object.prop_map(|object| Step::Delete(object.kind(), object.key())),
         1 => kind.prop_map(Step::Relist),
         1 => settings(),
-        1 => name().prop_map(Step::Broken),
+        2 => prop_oneof![authorization(), peer()].prop_map(Step::Broken),
         5 => Just(Step::Flush),
     ]
 }
@@ -153,7 +154,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     model: Model,
     objects: BTreeMap<(Kind, NamespacedName), Object>,
-    broken: BTreeMap<NamespacedName, Change>,
+    broken: BTreeMap<(Kind, NamespacedName), Change>,
     settings: Option<MeshSettings>,
     /// What a client that was sent every delta holds.
     client: BTreeMap<(&'static str, Arc<str>), Arc<Resource>>,
@@ -164,21 +165,21 @@ impl Run {
     fn step(&mut self, step: Step) {
         match step {
             Step::Upsert(object) => {
-                self.broken.retain(|key, _| object.kind() != Kind::Authorization || *key != object.key());
+                self.broken.remove(&(object.kind(), object.key()));
                 self.objects.insert((object.kind(), object.key()), object.clone());
                 self.model.apply(Change::Upsert(object));
             }
             Step::Delete(kind, key) => {
-                self.broken.retain(|broken, _| kind != Kind::Authorization || *broken != key);
+                self.broken.remove(&(kind, key.clone()));
                 self.objects.remove(&(kind, key.clone()));
                 self.model.apply(Change::Delete(kind, key));
             }
             Step::Relist(kind) => {
                 let stays = |key: &NamespacedName| key.name.len() + key.namespace.len() > 2;
                 self.objects.retain(|(have, key), _| *have != kind || stays(key));
-                self.broken.retain(|key, _| kind != Kind::Authorization || stays(key));
+                self.broken.retain(|(have, key), _| *have != kind || stays(key));
                 let keys = self.objects.keys().filter(|(have, _)| *have == kind).map(|(_, key)| key.clone());
-                let broken = self.broken.keys().filter(|_| kind == Kind::Authorization).cloned();
+                let broken = self.broken.keys().filter(|(have, _)| *have == kind).map(|(_, key)| key.clone());
                 let keep: HashSet<_> = keys.chain(broken).collect();
                 self.model.apply(Change::Retain(kind, keep));
             }
@@ -186,10 +187,11 @@ impl Run {
                 self.settings = Some((*settings).clone());
                 self.model.apply(Change::Settings(Arc::new(*settings)));
             }
-            Step::Broken(key) => {
-                let change =
-                    Change::Broken { kind: Kind::Authorization, key: key.clone(), generation: 7, reason: "bad".into() };
-                self.broken.insert(key, change.clone());
+            Step::Broken(stand_in) => {
+                let (kind, key) = (stand_in.kind(), stand_in.key());
+                let stand_in = Some(Box::new(stand_in));
+                let change = Change::Broken { kind, key: key.clone(), generation: 7, reason: "bad".into(), stand_in };
+                self.broken.insert((kind, key), change.clone());
                 self.model.apply(change);
             }
             Step::Flush => self.flush(),
@@ -308,4 +310,51 @@ fn xds_row_15_a_policy_without_references_is_one_resource() {
     assert_eq!(urls(model.flush()), [type_url::AUTHORIZATION]);
     model.apply(policy(Some([("app", "web")].into_iter().collect())));
     assert_eq!(urls(model.flush()), [type_url::ADDRESS, type_url::AUTHORIZATION]);
+}
+
+#[test]
+fn an_unreadable_policy_without_an_earlier_version_fails_closed() {
+    let broken = |spec: serde_json::Value| {
+        let object = serde_json::json!({
+            "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+            "metadata": {"name": "p", "namespace": "a", "generation": 3}, "spec": spec,
+        });
+        crate::source::convert::change(Kind::Authorization, serde_json::from_value(object).unwrap(), "default")
+    };
+    let key = NamespacedName::new("a", "p");
+    let published = |model: &Model| {
+        let resource = model.authorizations().get("a/p")?;
+        let policy = <mesh_wire::security::Authorization as prost::Message>::decode(resource.body.clone()).unwrap();
+        Some((policy.action(), policy.scope(), policy.rules.len()))
+    };
+    let message = |model: &Model| model.statuses().get(&key).unwrap().verdict.message.clone();
+    use mesh_wire::security::{Action as WireAction, Scope};
+    // A control plane that starts knows no earlier version.
+    let mut model = Model::default();
+    model.apply(web(true, "web"));
+    model.apply(broken(serde_json::json!({"selector": {"matchLabels": {"app": "web"}}, "rules": 7})));
+    assert!(model.flush().changes.iter().any(|one| one.type_url == type_url::ADDRESS), "the pod names the policy");
+    assert_eq!(published(&model), Some((WireAction::Allow, Scope::WorkloadSelector, 0)));
+    assert!(message(&model).contains("allows nothing") && message(&model).contains("spec.rules"));
+    model.apply(broken(serde_json::json!({"action": "DENY", "rules": 7})));
+    model.flush();
+    assert_eq!(published(&model), Some((WireAction::Deny, Scope::Namespace, 1)));
+    assert!(message(&model).contains("is denied"));
+    // Once a version could be read, that one stays.
+    let readable = serde_json::json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "a"}, "spec": {"rules": [{}]},
+    });
+    let readable = serde_json::from_value(readable).unwrap();
+    model.apply(crate::source::convert::change(Kind::Authorization, readable, "default"));
+    model.apply(broken(serde_json::json!({"action": "DENY", "rules": 7})));
+    model.flush();
+    assert_eq!(published(&model), Some((WireAction::Allow, Scope::Namespace, 1)));
+    assert!(message(&model).contains("last readable version stays"));
+    // Scope unreadable: the status says so.
+    let mut model = Model::default();
+    model.apply(broken(serde_json::json!({"selector": 7})));
+    model.flush();
+    assert_eq!(published(&model), None);
+    assert!(message(&model).contains("nothing of it is enforced"));
 }

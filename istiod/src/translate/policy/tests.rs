@@ -180,7 +180,16 @@ fn what_is_not_for_ztunnel_is_not_sent() {
         assert!(!verdict.accepted && verdict.reason == "UnsupportedValue" && verdict.message.contains(action));
     }
     let attached = "{targetRefs: [{kind: Service, name: web}], rules: [{}]}";
-    assert_eq!(authorization(&policy(attached), &strict()), Conversion { authorization: None, verdict: None });
+    let conversion = authorization(&policy(attached), &strict());
+    assert_eq!(conversion.authorization, None);
+    let verdict = conversion.verdict.unwrap();
+    assert_eq!((verdict.condition, verdict.accepted, verdict.reason), ("WaypointAccepted", false, "TargetNotFound"));
+    assert!(verdict.message.contains("Service.core:ns/web"), "{}", verdict.message);
+    let several =
+        "{targetRefs: [{kind: Service, name: a}, {group: gateway.networking.k8s.io, kind: Gateway, name: b}]}";
+    let verdict = message_of(several, &strict());
+    assert_eq!(verdict.reason, "Invalid");
+    assert!(verdict.message.contains("Gateway.gateway.networking.k8s.io:ns/b"), "{}", verdict.message);
     let dry_run = AuthorizationPolicy { dry_run: true, ..policy("rules: [{}]") };
     let conversion = authorization(&dry_run, &strict());
     assert!(conversion.authorization.is_none() && !conversion.verdict.unwrap().accepted);

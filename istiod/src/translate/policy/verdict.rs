@@ -1,14 +1,20 @@
 //! What the status of a policy says about its enforcement at the node.
 
 use mesh_api::security::Action as ApiAction;
-use mesh_api::status::{REASON_ACCEPTED, REASON_UNSUPPORTED_VALUE};
+use mesh_api::security::{AuthorizationPolicySpec, TargetRef};
+use mesh_api::status::{
+    REASON_ACCEPTED, REASON_INVALID, REASON_TARGET_NOT_FOUND, REASON_UNSUPPORTED_VALUE, WAYPOINT_ACCEPTED,
+    ZTUNNEL_ACCEPTED,
+};
 use mesh_wire::security::Action;
 
 use super::attributes::Unsupported;
 
-/// Status, reason and message of the condition `ZtunnelAccepted`.
+/// One condition of a policy: `ZtunnelAccepted`, or `WaypointAccepted` of a policy with targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// Type of the condition.
+    pub condition: &'static str,
     /// Whether the policy is enforced at all.
     pub accepted: bool,
     /// One word.
@@ -18,11 +24,16 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// The policy cannot be read.
-    pub fn unreadable(reason: &str) -> Self {
-        let message =
-            format!("the policy cannot be read and its last readable version, if any, stays in force: {reason}");
-        Self { accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
+    /// The policy cannot be read. `action` is that of what is in force instead, if anything is.
+    pub fn unreadable(reason: &str, action: Option<ApiAction>, stand_in: bool) -> Self {
+        let effect = match (action, stand_in) {
+            (None, _) => "nothing of it is enforced",
+            (Some(_), false) => "its last readable version stays in force",
+            (Some(ApiAction::Deny), true) => "until it can be, every connection in its scope is denied",
+            (Some(_), true) => "until it can be, it allows nothing in its scope",
+        };
+        let message = format!("the policy cannot be read; {effect}: {reason}");
+        Self { condition: ZTUNNEL_ACCEPTED, accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
     }
 
     pub(super) fn unsupported_action(action: ApiAction) -> Self {
@@ -34,13 +45,30 @@ impl Verdict {
         let message = format!(
             "ztunnel does not support action {name}; attach the policy to a waypoint with targetRefs to have it enforced"
         );
-        Self { accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
+        Self { condition: ZTUNNEL_ACCEPTED, accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
     }
 
     pub(super) fn unsupported_dry_run() -> Self {
         let message = "ztunnel does not evaluate dry-run policies unless AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY \
                        is set; the policy has no effect";
-        Self { accepted: false, reason: REASON_UNSUPPORTED_VALUE, message: message.to_owned() }
+        Self {
+            condition: ZTUNNEL_ACCEPTED,
+            accepted: false,
+            reason: REASON_UNSUPPORTED_VALUE,
+            message: message.to_owned(),
+        }
+    }
+
+    /// The policy names targets, and there are no waypoints yet that could be bound to them.
+    pub(super) fn no_waypoint(spec: &AuthorizationPolicySpec, namespace: &str) -> Self {
+        let name = |one: &TargetRef| {
+            let group = if one.group.is_empty() { "core" } else { &one.group };
+            format!("{}.{group}:{namespace}/{}", one.kind, one.name)
+        };
+        let names: Vec<_> = spec.target_ref.iter().chain(&spec.target_refs).map(name).collect();
+        let reason = if names.len() > 1 { REASON_INVALID } else { REASON_TARGET_NOT_FOUND };
+        let message = format!("no waypoint enforces this policy; not bound: {}", names.join(", "));
+        Self { condition: WAYPOINT_ACCEPTED, accepted: false, reason, message }
     }
 }
 
@@ -81,12 +109,12 @@ impl Notes {
     pub(super) fn verdict(self) -> Verdict {
         if self.sentences.is_empty() {
             let message = "attached to ztunnel".to_owned();
-            return Verdict { accepted: true, reason: REASON_ACCEPTED, message };
+            return Verdict { condition: ZTUNNEL_ACCEPTED, accepted: true, reason: REASON_ACCEPTED, message };
         }
         let message = format!(
             "ztunnel cannot evaluate all of this policy: {} Attach it to a waypoint with targetRefs to have L7 attributes evaluated.",
             self.sentences.join(" ")
         );
-        Verdict { accepted: true, reason: REASON_UNSUPPORTED_VALUE, message }
+        Verdict { condition: ZTUNNEL_ACCEPTED, accepted: true, reason: REASON_UNSUPPORTED_VALUE, message }
     }
 }

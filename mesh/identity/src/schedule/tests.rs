@@ -66,7 +66,7 @@ fn failures_are_cached_and_retried_after_a_growing_wait() {
 fn ca_row_11_a_valid_certificate_outlives_failed_renewals_until_its_end() {
     let (mut schedule, mut now) = (Schedule::default(), SystemTime::now());
     let ca = TestCa::new();
-    let view = schedule.ask(&id(1), Priority::RealTime, now).unwrap();
+    let view = schedule.ask(&id(1), Priority::WarmUp, now).unwrap();
     let (identity, ticket) = schedule.start_next(now).unwrap();
     schedule.finished(&identity, ticket, Ok(cert(&ca, 1, 600)), now);
     let CertState::Available { cert, refresh_at } = view.borrow().clone() else { panic!("no certificate") };
@@ -86,6 +86,25 @@ fn ca_row_11_a_valid_certificate_outlives_failed_renewals_until_its_end() {
     schedule.finished(&identity, ticket, Err(refused(1)), now);
     let CertState::Unavailable { error, .. } = view.borrow().clone() else { panic!("still served") };
     assert!(error.to_string().contains("has expired"), "{error}");
+}
+
+#[test]
+fn what_only_connections_asked_for_is_not_renewed() {
+    let ca = TestCa::new();
+    for (asked, kept) in [(&[Priority::RealTime][..], false), (&[Priority::RealTime, Priority::WarmUp], true)] {
+        for answer in [Ok(()), Err(refused(1))] {
+            let (mut schedule, now) = (Schedule::default(), SystemTime::now());
+            for priority in asked {
+                schedule.ask(&id(1), *priority, now).unwrap();
+            }
+            let (identity, ticket) = schedule.start_next(now).unwrap();
+            schedule.finished(&identity, ticket, answer.map(|()| cert(&ca, 1, 600)), now);
+            assert!(schedule.start_next(now).is_none());
+            assert_eq!(schedule.list().len(), 1, "not before it is due");
+            assert_eq!(schedule.start_next(schedule.next_due().unwrap()).is_some(), kept);
+            assert_eq!(schedule.list().len(), usize::from(kept));
+        }
+    }
 }
 
 #[test]

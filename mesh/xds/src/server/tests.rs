@@ -267,7 +267,9 @@ async fn row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
         .send(DeltaDiscoveryRequest {
             type_url: ADDRESS.into(),
             response_nonce: second.nonce,
-            error_detail: Some(ErrorDetail { message: format!("a: bad{}", "ü".repeat(1 << 20)), ..Default::default() }),
+            error_detail: Some(ErrorDetail {
+                message: format!("a: bad{}", "ü".repeat(1 << 20)), ..Default::default()
+            }),
             ..Default::default()
         })
         .await;
