@@ -137,18 +137,23 @@ impl Match {
 
     /// Whether no attribute is constrained.
     pub(crate) fn is_empty(&self) -> bool {
-        self.namespaces.is_empty()
-            && self.not_namespaces.is_empty()
-            && self.principals.is_empty()
-            && self.not_principals.is_empty()
-            && self.service_accounts.is_empty()
-            && self.not_service_accounts.is_empty()
-            && self.source_ips.is_empty()
-            && self.not_source_ips.is_empty()
-            && self.destination_ips.is_empty()
-            && self.not_destination_ips.is_empty()
-            && self.destination_ports.is_empty()
-            && self.not_destination_ports.is_empty()
+        self.entries() == 0
+    }
+
+    /// Entries of all lists together.
+    pub(crate) fn entries(&self) -> usize {
+        self.namespaces.len()
+            + self.not_namespaces.len()
+            + self.principals.len()
+            + self.not_principals.len()
+            + self.service_accounts.len()
+            + self.not_service_accounts.len()
+            + self.source_ips.len()
+            + self.not_source_ips.len()
+            + self.destination_ips.len()
+            + self.not_destination_ips.len()
+            + self.destination_ports.len()
+            + self.not_destination_ports.len()
     }
 
     /// Whether `attribute` holds. With `why`, every reason that it does not is added there.

@@ -7,7 +7,7 @@ use mesh_core::{Identity, NamespacedName, TrustDomain};
 
 use crate::evaluate::{RuleRef, enforced, evaluate};
 use crate::matching::{Attribute, Mismatch, Subject};
-use crate::{Action, Clause, Connection, Policy, Rule};
+use crate::{Action, Clause, Connection, Match, Policy, Rule};
 
 /// Changes that, made together, allow the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ fn through_rule(policy: &Policy, index: usize, rule: &Rule, subject: &Subject<'_
 }
 
 fn through_clause(rule: &RuleRef, position: usize, clause: &Clause, subject: &Subject<'_>) -> Option<Vec<Change>> {
-    let mendable = clause.matches.iter().enumerate().filter(|(_, m)| !m.lost_attribute && !m.is_empty());
+    let mendable = clause.matches.iter().enumerate().filter(|(_, m)| can_be_mended(m, subject));
     let ways = mendable.map(|(alternative, m)| {
         let mismatches = Attribute::ALL.into_iter().flat_map(|attribute| {
             m.mismatches(attribute, subject).into_iter().map(move |mismatch| (attribute, mismatch))
@@ -188,6 +188,14 @@ fn through_clause(rule: &RuleRef, position: usize, clause: &Clause, subject: &Su
         changes
     });
     ways.min_by_key(|way| cost(way))
+}
+
+/// Whether a change of entries can make the match hold. One without entries never matches, so
+/// exclusions that are all a match has cannot all go.
+fn can_be_mended(m: &Match, subject: &Subject<'_>) -> bool {
+    let excluded = Attribute::ALL.into_iter().flat_map(|attribute| m.mismatches(attribute, subject));
+    let excluded = excluded.filter(|mismatch| matches!(mismatch, Mismatch::Excluded { .. })).count();
+    !m.lost_attribute && m.entries() > excluded
 }
 
 fn mend(

@@ -68,9 +68,20 @@ fn a_policy_without_rules_gets_one() {
 
 #[test]
 fn an_exclusion_is_named() {
-    let m = wire::Match { not_source_ips: vec![net("10.2.0.0/16")], ..Default::default() };
+    let excluded = vec![net("10.2.0.0/16")];
+    let m = wire::Match { namespaces: vec![exact("web")], not_source_ips: excluded, ..Default::default() };
     assert_eq!(
         sentence(&[allow("db/p", vec![one(m)])], &client()),
         "stop excluding source address 10.2.0.0/16 in rule 0 of allow policy db/p"
+    );
+}
+
+/// A match without entries never matches: to empty it would not help.
+#[test]
+fn an_exclusion_that_is_all_there_is_stays() {
+    let m = wire::Match { not_source_ips: vec![net("10.2.0.0/16")], ..Default::default() };
+    assert_eq!(
+        sentence(&[allow("db/p", vec![one(m)])], &client()),
+        "add a rule with principal cluster.local/ns/web/sa/api to allow policy db/p"
     );
 }
