@@ -270,8 +270,8 @@ fn families(spec: &Map<String, Value>, addresses: &[IpAddr]) -> Result<Vec<Famil
     match spec.get("ipFamilyPolicy").and_then(Value::as_str) {
         Some("SingleStack") => Ok(vec![first]),
         Some("PreferDualStack" | "RequireDualStack") => Ok(vec![first, first.other()]),
-        // Naming one family or one address without a policy means that one only.
-        None if families.len() == 1 => Ok(families),
+        // Two families have to be asked for.
+        None if families.len() < 2 => Ok(vec![first]),
         None => Ok(vec![first, first.other()]),
         Some(other) => {
             let reason = format!(
@@ -296,13 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn services_are_dual_stack_unless_they_ask_otherwise() {
+    fn services_are_single_stack_unless_they_ask_otherwise() {
         let pool = addresses();
         let plain = assign(&pool, json!({})).unwrap();
-        assert_eq!(plain["clusterIPs"], json!(["10.96.1.0", "fd00:10:96::100"]));
-        assert_eq!(plain["ipFamilyPolicy"], "PreferDualStack");
-        let single = assign(&pool, json!({"ipFamilyPolicy": "SingleStack"})).unwrap();
-        assert_eq!(single["clusterIPs"], json!(["10.96.1.1"]));
+        assert_eq!((&plain["clusterIPs"], &plain["ipFamilyPolicy"]), (&json!(["10.96.1.0"]), &json!("SingleStack")));
+        let dual = assign(&pool, json!({"ipFamilyPolicy": "PreferDualStack"})).unwrap();
+        assert_eq!(dual["clusterIPs"], json!(["10.96.1.1", "fd00:10:96::101"]));
+        let both = assign(&pool, json!({"ipFamilies": ["IPv6", "IPv4"]})).unwrap();
+        assert_eq!(both["ipFamilyPolicy"], "PreferDualStack");
         let six = assign(&pool, json!({"ipFamilies": ["IPv6"]})).unwrap();
         assert_eq!((&six["ipFamilies"], &six["ipFamilyPolicy"]), (&json!(["IPv6"]), &json!("SingleStack")));
     }
