@@ -4,9 +4,11 @@ CARGO ?= cargo
 BIN := target/debug
 # Tests that make namespaces and processes run one after the other; the rest use both cores.
 E2E_THREADS ?= 1
+# Length of `make soak`.
+MINUTES ?= 15
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench build deps clean crds
+.PHONY: help demo test check bench hostile soak fuzz build deps clean crds
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -23,9 +25,20 @@ check: ## Formatting, lints as errors, file sizes, dependencies and licences
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	tools/deny.sh
 
-bench: deps ## Measure the node proxy against a direct connection, release build
-	$(CARGO) build --release --workspace --bins
-	target/release/bench
+bench: deps ## Measure the node proxy against a direct connection (BENCH="--only bulk,c32 --rounds 1")
+	$(CARGO) build --release -p ztunnel -p bench
+	target/release/bench $(BENCH)
+
+hostile: deps ## Every kind of hostile peer for 10 s each, and what its neighbours notice, release build
+	$(CARGO) build --release -p ztunnel -p hostile --bins
+	target/release/hostile --seconds 10
+
+soak: deps ## Two node proxies under load for MINUTES (15) while everything around them changes, release build
+	$(CARGO) build --release -p ztunnel -p soak --bins
+	target/release/soak --minutes $(MINUTES)
+
+fuzz: deps ## Search every decoder for bytes that break it, 5 minutes each
+	tools/fuzz.sh 300
 
 build: ## Build every program (debug)
 	$(CARGO) build --workspace --bins

@@ -1,6 +1,7 @@
 //! `meltemi ztunnel-config`: what a node proxy knows and does.
 
 mod connections;
+mod live;
 mod tables;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -90,6 +91,9 @@ enum View {
         /// Addresses instead of names.
         #[arg(long)]
         raw: bool,
+        /// Also who is at both ends, how much was moved and for how long; needs a proxy of ours, not a file.
+        #[arg(long, conflicts_with_all = ["raw", "file"])]
+        details: bool,
         /// Only this namespace.
         #[arg(long)]
         workload_namespace: Option<String>,
@@ -135,7 +139,14 @@ impl ZtunnelConfig {
                 let (dump, _) = common.dump(cluster).await?;
                 common.print(&tables::CERTIFICATE_HEADER, tables::certificates(&dump))
             }
-            View::Connections { common, direction, raw, workload_namespace } => {
+            View::Connections { common, direction, details: true, workload_namespace, .. } => {
+                let (answer, about) = common.ask(cluster, live::path).await?;
+                let filter = connections::Filter { direction, raw: true, namespace: workload_namespace, about };
+                common.print(&live::HEADER, live::rows(&answer, &filter))?;
+                live::warn_about_left_out(&answer);
+                Ok(())
+            }
+            View::Connections { common, direction, raw, workload_namespace, .. } => {
                 let (dump, about) = common.dump(cluster).await?;
                 let filter = connections::Filter { direction, raw, namespace: workload_namespace, about };
                 common.print(&connections::HEADER, connections::rows(&dump, &filter))
@@ -153,11 +164,28 @@ pub(crate) struct Row {
 impl Common {
     /// The dump, and the pod to narrow the view to, as `(namespace, name)`.
     async fn dump(&self, cluster: &Cluster) -> Result<(Value, Option<(String, String)>)> {
+        match &self.file {
+            Some(file) => {
+                self.one_source()?;
+                Ok((read_dump(file)?, None))
+            }
+            None => self.ask(cluster, |_| "/config_dump".to_owned()).await,
+        }
+    }
+
+    fn one_source(&self) -> Result<()> {
         let given = [self.target.is_some(), self.node.is_some(), self.file.is_some()];
         ensure!(given.iter().filter(|one| **one).count() <= 1, "at most one of a pod, --node and --file may be given");
-        if let Some(file) = &self.file {
-            return Ok((read_dump(file)?, None));
-        }
+        Ok(())
+    }
+
+    /// What the proxy answers to `path`, which may depend on the pod to narrow the view to, and that pod.
+    async fn ask(
+        &self,
+        cluster: &Cluster,
+        path: impl FnOnce(Option<&(String, String)>) -> String,
+    ) -> Result<(Value, Option<(String, String)>)> {
+        self.one_source()?;
         let client = cluster.client().await?;
         let which = match (&self.target, &self.node) {
             (Some(target), _) => proxy::parse_target(target, cluster.namespace_or(&client))?,
@@ -166,9 +194,10 @@ impl Common {
         };
         let which = self.retry_in_system_namespace(which, cluster, &client).await?;
         let found = proxy::find(&client, &cluster.istio_namespace, &which).await?;
-        let dump = proxy::get_json(&client, &found.proxy, self.proxy_admin_port, "/config_dump").await?;
         let about = found.about.map(|pod| (pod.namespace().unwrap_or_default(), pod.name_any()));
-        Ok((dump, about))
+        let path = path(about.as_ref());
+        let answer = proxy::get_json(&client, &found.proxy, self.proxy_admin_port, &path).await?;
+        Ok((answer, about))
     }
 
     /// `ztunnel-abc` without a namespace means the proxy, wherever the context points.

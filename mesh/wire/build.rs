@@ -2,7 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["discovery", "workload", "security", "ca", "zds"].map(|name| format!("proto/{name}.proto"));
+    let files = ["discovery", "workload", "security", "ca", "zds", "meltemi/extensions"]
+        .map(|name| format!("proto/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     // Sorted maps: equal messages must serialise to equal bytes, since versions are content hashes.
     tonic_prost_build::configure().btree_map(".istio.workload").compile_fds(descriptors)?;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use mesh_hbone::read_ahead::ReadAhead;
 use mesh_hbone::settings::HANDSHAKE_BUDGET;
 use mesh_hbone::{DialError, Dialer, PoolKey, tls};
-use mesh_identity::CertManager;
+use mesh_identity::{CertManager, Crl, PeerChain, Reporter, Revoked};
 use mesh_sys::netns::NetNs;
-use mesh_sys::socket::{Keepalive, TcpConnectOptions, spoof_source};
+use mesh_sys::socket::{Keepalive, TcpConnectOptions, connect_at_once, spoof_source};
 use socket2::Socket;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::config::OriginalSource;
 use crate::limits::{CONNECT_BUDGET, SOCKET_BATCH_MAX};
@@ -95,33 +95,50 @@ impl Sockets {
     /// # Cancel safety
     /// Cancel-safe; the attempt is given up.
     pub async fn connect(&self, remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
-        let failed = |source| ConnectError::Io { remote, source };
-        let socket = self.socket(remote).map_err(failed)?;
-        if let Some(wanted) = source {
-            self.present(&socket, wanted, remote)?;
-        }
-        let connecting = TcpSocket::from_std_stream(socket.into()).connect(remote);
-        match tokio::time::timeout(CONNECT_BUDGET, connecting).await {
-            Ok(connected) => connected.map_err(failed),
+        match tokio::time::timeout(CONNECT_BUDGET, self.attempt(remote, source)).await {
+            Ok(done) => done,
             Err(_) => Err(ConnectError::TimedOut { remote, budget: CONNECT_BUDGET }),
         }
     }
 
-    fn present(&self, socket: &Socket, wanted: IpAddr, remote: SocketAddr) -> Result<(), ConnectError> {
+    async fn attempt(&self, remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+        let failed = |source| ConnectError::Io { remote, source };
+        let socket = self.socket(remote).map_err(failed)?;
+        let presented = match source {
+            Some(wanted) => self.present(&socket, wanted, remote)?,
+            None => None,
+        };
+        let connected = finish(socket, remote).await;
+        match (connected, presented) {
+            // The port is chosen on connecting, so this is when the address turns out not to be had.
+            (Err(source), Some(wanted)) if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                self.unpresentable(wanted, remote, source)?;
+                let socket = self.socket(remote).map_err(failed)?;
+                finish(socket, remote).await.map_err(failed)
+            }
+            (connected, _) => connected.map_err(failed),
+        }
+    }
+
+    /// Binds to the client's address if that is wanted, possible and of another host; returns the address then.
+    fn present(&self, socket: &Socket, wanted: IpAddr, remote: SocketAddr) -> Result<Option<IpAddr>, ConnectError> {
         let same_family = wanted.is_ipv4() == remote.is_ipv4();
         if self.original_source == OriginalSource::Off || wanted == remote.ip() || !same_family {
-            return Ok(());
+            return Ok(None);
         }
         match spoof_source(socket, wanted) {
-            Err(source) if self.original_source == OriginalSource::Require => {
-                Err(ConnectError::Source { remote, wanted, source })
-            }
-            Err(error) => {
-                tracing::warn!(%error, source = %wanted, %remote, "client address cannot be presented");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Some(wanted)),
+            Err(error) => self.unpresentable(wanted, remote, error).map(|()| None),
         }
+    }
+
+    /// The application will see the proxy's address instead, unless it must not.
+    fn unpresentable(&self, wanted: IpAddr, remote: SocketAddr, error: io::Error) -> Result<(), ConnectError> {
+        if self.original_source == OriginalSource::Require {
+            return Err(ConnectError::Source { remote, wanted, source: error });
+        }
+        tracing::warn!(%error, source = %wanted, %remote, "client address cannot be presented");
+        Ok(())
     }
 
     fn socket(&self, remote: SocketAddr) -> io::Result<Socket> {
@@ -140,6 +157,19 @@ impl Sockets {
     }
 }
 
+/// Connects; within one host without waiting for an event.
+async fn finish(socket: Socket, remote: SocketAddr) -> io::Result<TcpStream> {
+    let connected = connect_at_once(&socket, remote)?;
+    let stream = TcpStream::from_std(socket.into())?;
+    if !connected {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(stream)
+}
+
 impl Stash {
     /// Doubles while refills come quickly, else starts again at one.
     fn next_batch(&mut self) -> usize {
@@ -154,13 +184,21 @@ impl Stash {
 pub struct HboneDialer {
     sockets: Rc<Sockets>,
     certs: CertManager,
+    crl: Option<Crl>,
 }
 
 impl HboneDialer {
     /// A dialler for one pod and worker.
     #[must_use]
     pub fn new(sockets: Rc<Sockets>, certs: CertManager) -> Self {
-        Self { sockets, certs }
+        Self { sockets, certs, crl: None }
+    }
+
+    /// Keeps servers in mind that may be revoked later.
+    #[must_use]
+    pub fn with_crl(mut self, crl: Option<Crl>) -> Self {
+        self.crl = crl;
+        self
     }
 }
 
@@ -178,9 +216,17 @@ impl Dialer for HboneDialer {
         })?;
         let handshake = tls::connect(ReadAhead::new(tcp), &cert, &key.expected);
         match tokio::time::timeout(HANDSHAKE_BUDGET, handshake).await {
-            Ok(done) => done.map_err(|e| DialError::Tls { upstream, reason: e.reason }),
+            Ok(done) => done.map_err(|e| e.dialling(upstream)),
             Err(_) => Err(DialError::Tls { upstream, reason: format!("no answer within {HANDSHAKE_BUDGET:?}") }),
         }
+    }
+
+    fn track(&self, io: &Self::Io) -> Option<Arc<PeerChain>> {
+        self.crl.as_ref()?.track(Reporter::Source, tls::presented(io))
+    }
+
+    fn revoked(&self, server: &PeerChain) -> Option<Revoked> {
+        self.crl.as_ref()?.revoked(server)
     }
 }
 
@@ -212,6 +258,21 @@ mod tests {
         let required = sockets(OriginalSource::Require);
         let stream = required.connect(remote, Some(remote.ip())).await.unwrap();
         assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_client_address_that_cannot_be_presented_is_left_out_unless_it_is_required() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = listener.local_addr().unwrap();
+        let foreign: IpAddr = "192.0.2.1".parse().unwrap();
+        let unprivileged = || io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(sockets(OriginalSource::Try).unpresentable(foreign, remote, unprivileged()).is_ok());
+        let refused = sockets(OriginalSource::Require).unpresentable(foreign, remote, unprivileged()).unwrap_err();
+        assert!(refused.to_string().starts_with(&format!("source address {foreign} cannot be presented to {remote}")));
+        // Off: not even tried.
+        sockets(OriginalSource::Off).connect(remote, Some(foreign)).await.unwrap();
+        // IPv6 cannot be presented to an IPv4 application.
+        sockets(OriginalSource::Require).connect(remote, Some("fd00::5".parse().unwrap())).await.unwrap();
     }
 
     #[test]

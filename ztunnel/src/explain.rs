@@ -8,7 +8,8 @@ use mesh_core::{NamespacedName, NetworkAddr};
 use mesh_policy::{Action, Connection, Policy, Reason, evaluate, nearest_allow};
 use serde_json::{Value, json};
 
-use crate::route::{self, Hop, Outbound, Path, Source};
+use crate::promises::Strict;
+use crate::route::{self, Authority, Caller, Dial, Hop, Outbound, Path, Source};
 use crate::state::{Protocol, Snapshot, Workload};
 
 /// Why there is nothing to explain.
@@ -38,11 +39,11 @@ pub enum ExplainError {
 /// Source port of the connection that is imagined; no decision depends on it.
 const SOME_PORT: u16 = 40_000;
 
-/// Explains a connection.
+/// Explains a connection as it would go while the promises in `strict` hold.
 ///
 /// # Errors
 /// Source or destination mean nothing to this proxy.
-pub fn explain(snapshot: &Snapshot, domain: &str, src: &str, dst: &str) -> Result<Value, ExplainError> {
+pub fn explain(snapshot: &Snapshot, strict: Strict, domain: &str, src: &str, dst: &str) -> Result<Value, ExplainError> {
     let source = find_source(snapshot, src)?;
     let target = find_destination(snapshot, domain, &source, dst)?;
     let source_ip = source_ip(&source, target.ip());
@@ -70,9 +71,13 @@ pub fn explain(snapshot: &Snapshot, domain: &str, src: &str, dst: &str) -> Resul
                 set_in(&mut answer, "destination", "service", service.key.to_string().into());
             }
             if let Some(workload) = &outbound.workload {
-                let key = if outbound.hop == Hop::Waypoint { "waypoint" } else { "workload" };
+                let key = match outbound.hop {
+                    Hop::Direct => "workload",
+                    Hop::Waypoint => "waypoint",
+                    Hop::Gateway => "gateway",
+                };
                 set_in(&mut answer, "destination", key, party(workload));
-                judge(snapshot, &mut answer, &from, &outbound, workload, target);
+                judge(&Case { snapshot, strict, from, target }, &mut answer, &outbound, workload);
             } else {
                 let reason = "the destination is not known to the mesh: the connection goes there as it is";
                 set(&mut answer, "verdict", json!({"allowed": true, "reason": reason}));
@@ -82,28 +87,34 @@ pub fn explain(snapshot: &Snapshot, domain: &str, src: &str, dst: &str) -> Resul
     Ok(answer)
 }
 
-/// Adds what the policies of the first enforcing proxy say.
-fn judge(
-    snapshot: &Snapshot,
-    answer: &mut Value,
-    from: &Source<'_>,
-    outbound: &Outbound,
-    at: &Workload,
+/// The connection that is imagined.
+struct Case<'a> {
+    snapshot: &'a Snapshot,
+    strict: Strict,
+    from: Source<'a>,
     target: SocketAddr,
-) {
+}
+
+/// Adds what the policies of the first enforcing proxy say.
+fn judge(case: &Case<'_>, answer: &mut Value, outbound: &Outbound, at: &Workload) {
+    let Case { snapshot, strict, from, target } = case;
     if at.protocol != Protocol::Hbone && outbound.hop == Hop::Direct {
         let reason = "the destination is not enrolled: nothing enforces policies there";
         set(answer, "verdict", json!({"allowed": true, "reason": reason}));
         return;
     }
+    if outbound.hop == Hop::Gateway {
+        let reason = "the destination is on another network: its policies are known there, not here";
+        set(answer, "verdict", json!({"allowed": Value::Null, "reason": reason}));
+        return;
+    }
     let destination = match &outbound.path {
-        Path::Hbone { authority, dial, .. } if outbound.hop == Hop::Direct => {
-            let port = authority.parse::<SocketAddr>().map_or(target.port(), |authority| authority.port());
-            SocketAddr::new(dial.ip(), port)
-        }
-        path => path.dial(),
+        Path::Hbone { authority: Authority::Addr(addr), .. } if outbound.hop == Hop::Direct => *addr,
+        // A workload that is known by name only has an address once it is looked up.
+        Path::Hbone { authority: Authority::Name { port, .. }, .. } => SocketAddr::new(target.ip(), *port),
+        path => path.addr().unwrap_or(*target),
     };
-    let tunnelled = matches!(outbound.path, Path::Hbone { .. });
+    let tunnelled = outbound.path.is_tunnel();
     let connection = Connection {
         source_ip: from.addr.ip(),
         identity: tunnelled.then(|| from.workload.identity.clone()),
@@ -114,8 +125,9 @@ fn judge(
     let each: Vec<_> = policies.applied.iter().map(|policy| one(policy, &connection)).collect();
     set(answer, "policies", each.into());
     let rule = verdict.reason.rule();
+    let waits = strict.policy_before_traffic && !policies.missing.is_empty();
     let mut shown = json!({
-        "allowed": verdict.allowed && policies.missing.is_empty(),
+        "allowed": verdict.allowed && !waits,
         "by": format!("ztunnel of {}/{}", at.namespace, at.name),
         "reason": verdict.reason.to_string(),
         "policy": rule.map(|rule| rule.policy.to_string()),
@@ -125,8 +137,19 @@ fn judge(
     });
     if !policies.missing.is_empty() {
         let missing = policies.missing.join(", ");
-        set(&mut shown, "reason", format!("policy {missing} is attached to the workload but not known yet").into());
+        if waits {
+            set(&mut shown, "reason", format!("policy {missing} is attached to the workload but not known yet").into());
+        }
         set(&mut shown, "missingPolicies", json!(policies.missing));
+    }
+    let caller = Caller { identity: connection.identity.as_ref(), ip: connection.source_ip };
+    if let Err(bypass) = route::required(snapshot, at, destination.port(), caller)
+        && verdict.allowed
+        && strict.waypoint_required
+    {
+        set(&mut shown, "allowed", false.into());
+        set(&mut shown, "reason", bypass.to_string().into());
+        set(&mut shown, "waypointRequiredBy", bypass.service.to_string().into());
     }
     set(answer, "verdict", shown);
     if let Some(change) = nearest_allow(&policies.applied, &connection) {
@@ -158,10 +181,19 @@ fn path(outbound: &Outbound, captured: bool) -> Value {
         Path::Hbone { dial, authority, expected } => json!({
             "kind": if outbound.hop == Hop::Waypoint { "hbone-to-waypoint" } else { "hbone" },
             "dial": dial.to_string(),
-            "authority": authority,
+            "authority": authority.to_string(),
             "encrypted": true,
             "expectedIdentities": expected.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "proxies": ["ztunnel of the source", if outbound.hop == Hop::Waypoint { "waypoint" } else { "ztunnel of the destination" }],
+        }),
+        Path::DoubleHbone { gateway, authority, outer, inner } => json!({
+            "kind": "double-hbone",
+            "dial": gateway.to_string(),
+            "authority": authority.to_string(),
+            "encrypted": true,
+            "expectedIdentities": inner.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "gatewayIdentities": outer.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "proxies": ["ztunnel of the source", "gateway of the other network", "ztunnel or waypoint of the destination"],
         }),
         Path::Plain { dial } => json!({
             "kind": "plaintext", "dial": dial.to_string(), "encrypted": false, "proxies": by("ztunnel of the source"),
@@ -179,7 +211,7 @@ fn path(outbound: &Outbound, captured: bool) -> Value {
 fn uncaptured(snapshot: &Snapshot, target: SocketAddr) -> Outbound {
     let addr = NetworkAddr::new(Arc::clone(&snapshot.local.network), target.ip());
     let direct = |workload: Option<Arc<Workload>>, dial: SocketAddr, service| Outbound {
-        path: Path::Plain { dial },
+        path: Path::Plain { dial: Dial::Addr(dial) },
         hop: Hop::Direct,
         workload,
         service,

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use mesh_hbone::{DialError, OpenError};
+use mesh_hbone::{DialError, NestedError, OpenError};
 
 use crate::connections::Denial;
 use crate::dial::ConnectError;
@@ -35,7 +35,11 @@ impl From<ConnectError> for Failure {
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
-        Self::new(ResponseFlag::Deny, denial.to_string())
+        let flag = match &denial {
+            Denial::Revoked { .. } => ResponseFlag::CertRevoked,
+            _ => ResponseFlag::Deny,
+        };
+        Self::new(flag, denial.to_string())
     }
 }
 
@@ -51,10 +55,23 @@ impl From<OpenError> for Failure {
             OpenError::Dial(DialError::Certificate(_)) => ResponseFlag::IdentityError,
             OpenError::Dial(DialError::TimedOut { .. }) => ResponseFlag::NetworkPolicy,
             OpenError::Dial(DialError::Tls { .. }) => ResponseFlag::TlsFailure,
+            OpenError::Dial(DialError::Revoked { .. }) => ResponseFlag::CertRevoked,
             OpenError::Dial(DialError::Http2 { .. }) => ResponseFlag::H2HandshakeFailure,
             _ => ResponseFlag::Connect,
         };
         Self::new(flag, with_causes(&error))
+    }
+}
+
+impl From<NestedError> for Failure {
+    fn from(error: NestedError) -> Self {
+        match error {
+            NestedError::Open(error) => error.into(),
+            NestedError::Tls { .. } => Self::new(ResponseFlag::TlsFailure, error.to_string()),
+            NestedError::Revoked { .. } => Self::new(ResponseFlag::CertRevoked, error.to_string()),
+            NestedError::Http2 { .. } => Self::new(ResponseFlag::H2HandshakeFailure, error.to_string()),
+            _ => Self::new(ResponseFlag::Connect, error.to_string()),
+        }
     }
 }
 
@@ -86,6 +103,7 @@ mod tests {
             (timeout, ResponseFlag::NetworkPolicy, "does a network policy block this port?"),
             (DialError::Connect { upstream, source: refused }, ResponseFlag::Connect, "connection refused"),
             (DialError::Tls { upstream, reason: "r1".into() }, ResponseFlag::TlsFailure, "r1"),
+            (DialError::Revoked { upstream, reason: "r3".into() }, ResponseFlag::CertRevoked, "r3"),
             (DialError::Http2 { upstream, reason: "r2".into() }, ResponseFlag::H2HandshakeFailure, "r2"),
         ];
         for (error, flag, words) in table {

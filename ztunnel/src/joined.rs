@@ -80,6 +80,6 @@ mod tests {
         let arriving = size_of_task(Joined::<H2Stream, TcpSide>::relay_and_report);
         let reported = size_of::<report::Connection>();
         let relay = size_of::<Relay<TcpSide, H2Stream>>();
-        assert!(leaving.max(arriving) <= 1536, "{leaving} {arriving} of which {reported} report, {relay} relay");
+        assert!(leaving.max(arriving) <= 640, "{leaving} {arriving} of which {reported} report, {relay} relay");
     }
 }

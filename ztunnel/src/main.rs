@@ -30,9 +30,10 @@ fn proxy() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    // First of all: a library that asks for the process's crypto must get this one.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    mesh_sys::memory::keep_buffers();
     let config = Config::from_env(&Env::process())?;
+    // Before anything else: a library that asks for the process's crypto must get this one.
+    let _ = mesh_identity::tls::process_provider(config.key_exchange).install_default();
     let options =
         log::Options { component: "ztunnel", format: config.log_format, default_filter: config.log_filter.clone() };
     let log = log::init(options)?;

@@ -4,7 +4,7 @@
 //! proxy of one pod. What to do with each message is decided by [`session::Session`], without I/O.
 //! The proxy never speaks unasked after its hello; each request is answered by exactly one Ack.
 
-mod packet;
+pub mod packet;
 mod pods;
 mod session;
 
@@ -73,6 +73,7 @@ impl Node {
             let mut stop = drain.clone();
             let delay = match SeqpacketStream::connect(&self.uds) {
                 Err(error) => {
+                    self.ready.explain(format!("node agent cannot be reached at {}: {error}", self.uds.display()));
                     if !std::mem::replace(&mut reported, true) {
                         tracing::warn!(uds = %self.uds.display(), %error, "node agent cannot be reached, trying on");
                     }
@@ -87,12 +88,17 @@ impl Node {
                         tracing::info!(uds = %self.uds.display(), "connected to the node agent");
                         reported = false;
                         self.session.connected();
+                        self.pods.set_pending(Vec::new());
+                        self.ready.explain("node agent has not named all pods yet");
                         let end = self.serve(&stream, drain.clone()).await;
                         self.ready.set(false);
                         match end {
                             End::Drain => return Ok(()),
                             End::Protocol(error) => return Err(error),
-                            End::Lost(reason) => tracing::warn!(reason, "connection to the node agent lost"),
+                            End::Lost(reason) => {
+                                self.ready.explain(format!("connection to the node agent lost: {reason}"));
+                                tracing::warn!(reason, "connection to the node agent lost");
+                            }
                         }
                         // An agent that accepts and hangs up at once must not be asked in a tight loop.
                         if self.session.heard_anything() {
@@ -168,6 +174,9 @@ impl Node {
                     self.stop(std::mem::take(&mut stops)).await;
                     let started = self.pods.start(&pod).await;
                     ack = started.as_ref().err().cloned().unwrap_or_default();
+                    if let Err(error) = &started {
+                        self.ready.explain(format!("pod {}/{} cannot be served: {error}", pod.namespace, pod.name));
+                    }
                     self.session.started(pod, started.is_ok());
                 }
                 Action::Refuse { uid, error } => {
@@ -211,13 +220,16 @@ async fn send_ack(stream: &SeqpacketStream, error: &str) -> io::Result<()> {
     let error = error.get(..end).unwrap_or_default().to_owned();
     let payload = zds::workload_response::Payload::Ack(zds::Ack { error });
     let response = zds::WorkloadResponse { payload: Some(payload) };
-    stream.send(&response.encode_to_vec(), None).await
+    let sent = tokio::time::timeout(ACK_BUDGET, async { stream.send(&response.encode_to_vec(), None).await }).await;
+    sent.unwrap_or_else(|_| Err(io::Error::other(format!("the agent does not read its Acks for {ACK_BUDGET:?}"))))
 }
 
 /// Both sides' receive buffer; a longer packet is an error.
 const PACKET_BYTES_MAX: usize = 1024;
 /// Leaves room for the message around the text.
 const ACK_ERROR_BYTES_MAX: usize = 900;
+/// How long the agent may take to read an Ack.
+const ACK_BUDGET: Duration = Duration::from_secs(5);
 /// Between attempts to start pods that could not be started.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// First delay after a failed connect.

@@ -1,6 +1,10 @@
 //! One enrolled pod: its listeners on every worker, its tunnels, its live connections.
 
+mod accept;
+mod learn;
 pub(crate) mod listen;
+mod lookup;
+mod pace;
 mod settings;
 mod starter;
 pub(crate) mod tunnels;
@@ -8,6 +12,7 @@ mod turns;
 mod watch;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,16 +23,20 @@ use mesh_hbone::Pool;
 use mesh_sys::netns::NetNs;
 use tokio::sync::Semaphore;
 
+pub use listen::Listening;
 pub use settings::DataPath;
 pub use starter::PodProxies;
 
+use crate::config::OriginalSource;
 use crate::connections::{ConnectionInfo, PodConnections};
 use crate::dial::{HboneDialer, Sockets};
-use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX, POD_TUNNELS_MAX};
+use crate::dns;
+use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX};
 use crate::shared::Shared;
 use crate::state::Workload;
 use crate::workers::WorkerGone;
 use listen::PodListeners;
+use pace::Pace;
 use tunnels::Tunnels;
 use turns::Turns;
 
@@ -105,6 +114,8 @@ pub(crate) struct PodWorker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) sockets: Rc<Sockets>,
     pub(crate) pool: Pool<HboneDialer>,
+    /// Of TLS accepts, the costliest that a client can ask for.
+    pub(crate) pace: Pace,
     /// The pod's own baggage header, for the record it was made from.
     baggage: RefCell<Option<(Arc<Workload>, Option<HeaderValue>)>>,
 }
@@ -118,9 +129,22 @@ impl PodProxy {
     /// # Errors
     /// [`PodError`]; nothing is left behind.
     pub async fn start(spec: PodSpec, shared: Arc<Shared>) -> Result<Self, PodError> {
-        let settings = DataPath::from_config(&shared.config);
+        let listening = Listening::from_config(&shared.config);
+        Self::start_listening(spec, listening, shared).await
+    }
+
+    /// [`PodProxy::start`] with only some of the ports.
+    ///
+    /// # Errors
+    /// As [`PodProxy::start`].
+    pub async fn start_listening(spec: PodSpec, listening: Listening, shared: Arc<Shared>) -> Result<Self, PodError> {
+        let mut settings = DataPath::from_config(&shared.config);
+        if !listening.presents_clients {
+            settings.original_source = OriginalSource::Off;
+        }
         let workers = shared.workers.count();
-        let listeners = PodListeners::bind(&spec, &settings, workers)?;
+        let listeners = PodListeners::bind(&spec, listening, &settings, workers)?;
+        let dns = if listening.dns { Some(bind_dns(&spec, &shared.config.dns_addrs, &settings)?) } else { None };
         let live = Arc::new(PodConnections::default());
         let drain_deadline = settings.drain_deadline;
         let pod = Arc::new(Pod {
@@ -131,7 +155,7 @@ impl PodProxy {
             settings,
             live: live.clone(),
             slots: Arc::new(Semaphore::new(POD_CONNECTIONS_MAX)),
-            tunnels: Tunnels::new(POD_TUNNELS_MAX),
+            tunnels: Tunnels::of_a_pod(),
             handshakes: Turns::default(),
         });
         let (drain, watch) = drain::channel();
@@ -142,7 +166,12 @@ impl PodProxy {
             let serve = move || async move { PodWorker::new(pod, shared_there).serve(listeners, watch).await };
             shared.workers.spawn(index, serve).await?;
         }
-        tokio::spawn(watch::enforce_policies(Arc::downgrade(&pod), shared));
+        if let Some(sockets) = dns {
+            let (pod, shared_there, watch) = (pod.clone(), shared.clone(), watch.clone());
+            let serve = move || dns::serve(pod, shared_there, sockets, watch);
+            shared.workers.spawn(worker_of(&proxy.uid, workers), serve).await?;
+        }
+        tokio::spawn(watch::judge_connections(Arc::downgrade(&pod), shared));
         Ok(proxy)
     }
 
@@ -194,9 +223,9 @@ impl PodWorker {
             settings.keepalive.clone(),
             settings.original_source,
         ));
-        let dialer = HboneDialer::new(sockets.clone(), shared.certs.clone());
+        let dialer = HboneDialer::new(sockets.clone(), shared.certs.clone()).with_crl(shared.crl.clone());
         let pool = Pool::new(dialer, settings.hbone.clone());
-        Rc::new(Self { pod, shared, sockets, pool, baggage: RefCell::default() })
+        Rc::new(Self { pod, shared, sockets, pool, pace: Pace::of_this_worker(), baggage: RefCell::default() })
     }
 
     /// The pod's record, waiting for it as long as a connection may.
@@ -226,6 +255,25 @@ impl PodWorker {
             () = self.shared.until_synced() => {}
             _ = watch.signaled() => return,
         }
+        if self.shared.crl.is_some() {
+            tokio::task::spawn_local(watch::cut_revoked_tunnels(Rc::downgrade(&self)));
+        }
         listeners.accept(self, watch).await;
     }
+}
+
+/// In the pod; where the redirection sends its queries.
+fn bind_dns(spec: &PodSpec, addrs: &[SocketAddr], settings: &DataPath) -> Result<dns::Sockets, PodError> {
+    let pod = || format!("{}/{}", spec.namespace, spec.name);
+    let bound = spec.netns.run(|| dns::Sockets::bind(addrs, settings.mark, settings.port_reuse));
+    bound.map_err(|source| PodError::Enter { pod: pod(), source })?.map_err(|(addr, source)| PodError::Bind {
+        pod: pod(),
+        port: addr.port(),
+        source,
+    })
+}
+
+/// Spreads the queries of pods over the workers; those of one pod stay together.
+fn worker_of(uid: &str, workers: usize) -> usize {
+    uid.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % workers.max(1)
 }

@@ -5,18 +5,31 @@
 
 mod access;
 mod denial;
+mod export;
 mod flow;
+mod labels;
+mod local;
+pub mod runtime;
+mod series;
+mod view;
 
+use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mesh_core::Identity;
-use mesh_telemetry::metrics::{Counter, Family, Gauge, Registry};
+use mesh_policy::Verdict;
+use mesh_telemetry::metrics::Registry;
 
-pub use denial::Denial;
-use flow::{Flow, Flows};
+use access::Live;
+pub use denial::{Cause, Denial};
+use labels::Lookup;
+use local::Local;
+use series::{SERIES_MAX, Table};
+pub use view::CONNECTIONS_SHOWN_MAX;
 
 use crate::state::{Service, Workload};
 
@@ -49,6 +62,7 @@ impl Direction {
 
 /// Why a connection ended early, as dashboards know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum ResponseFlag {
     /// Refused or ended by policy.
     Deny,
@@ -62,16 +76,19 @@ pub enum ResponseFlag {
     NetworkPolicy,
     /// The workload's own certificate could not be had.
     IdentityError,
+    /// The peer's certificate was revoked.
+    CertRevoked,
 }
 
 impl ResponseFlag {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Deny,
         Self::Connect,
         Self::TlsFailure,
         Self::H2HandshakeFailure,
         Self::NetworkPolicy,
         Self::IdentityError,
+        Self::CertRevoked,
     ];
 
     /// Value of the metric label.
@@ -84,7 +101,13 @@ impl ResponseFlag {
             Self::H2HandshakeFailure => "H2_HANDSHAKE_FAILURE",
             Self::NetworkPolicy => "NETWORK_POLICY",
             Self::IdentityError => "IDENTITY_ERROR",
+            Self::CertRevoked => "CERT_REVOKED",
         }
+    }
+
+    /// Position in [`Self::ALL`].
+    fn index(self) -> usize {
+        self as usize
     }
 }
 
@@ -155,44 +178,60 @@ pub struct ConnectionInfo {
 }
 
 /// Metrics and logs of the data path. Cheap to clone.
+///
+/// What happens once per connection takes no lock that workers share and formats no text: workers
+/// count by themselves and are summed up when metrics are scraped; the words of a log line are found
+/// by the log's own thread.
 #[derive(Clone, Debug)]
 pub struct Report {
-    flows: Arc<Flows>,
-    sockets: Family<Vec<(&'static str, &'static str)>, Gauge>,
-    denials: Arc<denial::Denials>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Tells the reports of one process apart.
+    id: u64,
+    started: Instant,
     policy_at_info: bool,
+    table: Table,
+    /// One per thread that reports.
+    locals: Mutex<Vec<Arc<Local>>>,
+    /// For threads that are just ending.
+    common: Arc<Local>,
+    lookups: Mutex<HashMap<Lookup, u64>>,
 }
 
 impl Report {
     /// Registers the metrics. `policy_at_info`: log policy decisions at info rather than debug.
     #[must_use]
     pub fn new(registry: &Registry, policy_at_info: bool) -> Self {
-        let sockets = Family::default();
-        registry.register("istio_tcp_sockets_open", "Accepted sockets that are open", sockets.clone());
-        Self {
-            flows: Arc::new(Flows::new(registry)),
-            sockets,
-            denials: Arc::new(denial::Denials::new(registry)),
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let common = Arc::new(Local::default());
+        let inner = Arc::new(Inner {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            started: Instant::now(),
             policy_at_info,
-        }
+            table: Table::new(SERIES_MAX),
+            locals: Mutex::new(vec![Arc::clone(&common)]),
+            common,
+            lookups: Mutex::default(),
+        });
+        registry.register_collector(Box::new(export::Exporter(Arc::clone(&inner))));
+        Self { inner }
     }
 
     /// Counts a connection as opened and follows it to its end.
     #[must_use]
-    pub fn opened(&self, info: ConnectionInfo) -> Connection {
-        let flow = self.flows.of(&info);
-        flow.opened.inc();
-        access::opened(&info);
-        Connection {
-            received: flow.received.clone(),
-            sent: flow.sent.clone(),
-            flow,
-            info,
-            started: Instant::now(),
-            bytes_received: AtomicU64::new(0),
-            bytes_sent: AtomicU64::new(0),
-            outcome: None,
-        }
+    pub fn opened(&self, mut info: ConnectionInfo) -> Connection {
+        let (local, now) = (self.inner.local(), Instant::now());
+        let (src, dst) = (info.src_addr, info.dst_addr);
+        let hbone = info.hbone_addr.take().map(String::into_boxed_str);
+        let flow = local.flow(info, &self.inner.table, self.inner.started, now);
+        series::add(&flow.counts.opened, 1);
+        let live = Arc::new(Live::new(flow, src, dst, hbone, now));
+        access::opened(&live);
+        let slot = local.add(&live);
+        Connection { live, local, slot, ended: false, stays: PhantomData }
     }
 
     /// Logs a connection that was refused before both ends were known.
@@ -203,84 +242,157 @@ impl Report {
     /// Counts an accepted socket for as long as the guard lives.
     #[must_use]
     pub fn socket_opened(&self, direction: Direction) -> SocketGuard {
-        let gauge = self.sockets.get_or_create_owned(&vec![("reporter", direction.reporter())]);
-        gauge.inc();
-        SocketGuard(gauge)
+        let local = self.inner.local();
+        local.sockets(direction).fetch_add(1, Ordering::Relaxed);
+        SocketGuard { local, direction }
     }
 
-    /// Records a denial: who, to whom, which rule, and the nearest change that would allow it.
+    /// Counts a denial, and records it unless its workload has caused many: who, to whom, which rule, and the nearest
+    /// change that would allow it.
     pub fn denied(&self, denial: &Denial<'_>) {
-        self.denials.record(denial);
+        let local = self.inner.local();
+        if let Some(count) = local.denials.get(denial.cause.kind() as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let admitted = local.lock().budgets.admit(denial.destination, Instant::now());
+        match admitted {
+            Some(left_out) => denial::record(denial, left_out),
+            None => drop(local.denials_left_out.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     /// Logs what policies said about a connection, dry-run notes included.
-    pub fn verdict(&self, verdict: &mesh_policy::Verdict) {
-        denial::log_verdict(verdict, self.policy_at_info);
+    pub fn verdict(&self, connection: &mesh_policy::Connection, verdict: &Verdict) {
+        denial::log_verdict(connection, verdict, self.inner.policy_at_info);
+    }
+
+    /// Counts that the host name of a workload was looked up for a connection of `source`.
+    pub fn looked_up(&self, source: &Workload, hostname: &str) {
+        let labels = Lookup::new(source, hostname);
+        let mut lookups = self.inner.lookups();
+        if lookups.len() < LOOKUPS_MAX || lookups.contains_key(&labels) {
+            *lookups.entry(labels).or_default() += 1;
+        }
+    }
+
+    /// Forgets what is no longer used, and sums up denials that were left out of the log; never ends. For a task of
+    /// the control runtime.
+    pub async fn keep_house(self) {
+        let mut interval = tokio::time::interval(denial::SUMMARY_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.summarise();
+            self.inner.sweep();
+        }
+    }
+
+    fn summarise(&self) {
+        let mut by_workload: HashMap<Arc<str>, (Arc<Workload>, u64)> = HashMap::new();
+        for local in self.inner.locals() {
+            for (workload, left_out) in local.lock().budgets.take_left_out() {
+                by_workload.entry(Arc::clone(&workload.uid)).or_insert((workload, 0)).1 += left_out;
+            }
+        }
+        for (workload, left_out) in by_workload.into_values() {
+            denial::summary(&workload, left_out);
+        }
     }
 }
 
-/// A connection that is counted as open. Dropping it without an outcome reports that it was cut.
+impl Inner {
+    /// What this thread keeps for itself.
+    fn local(&self) -> Arc<Local> {
+        let new = || {
+            let local = Arc::new(Local::default());
+            locked(&self.locals).push(Arc::clone(&local));
+            local
+        };
+        local::of_this_thread(self.id, new).unwrap_or_else(|| Arc::clone(&self.common))
+    }
+
+    fn locals(&self) -> Vec<Arc<Local>> {
+        locked(&self.locals).clone()
+    }
+
+    fn lookups(&self) -> MutexGuard<'_, HashMap<Lookup, u64>> {
+        locked(&self.lookups)
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        for local in self.locals() {
+            local.sweep(self.started, now);
+        }
+        self.table.sweep(now);
+    }
+}
+
+/// A connection that is counted as open. Dropping it without an outcome reports that it was cut. It
+/// stays on the thread that opened it, which alone counts its bytes.
 #[derive(Debug)]
 pub struct Connection {
-    info: ConnectionInfo,
-    flow: Arc<Flow>,
-    received: Counter,
-    sent: Counter,
-    started: Instant,
-    bytes_received: AtomicU64,
-    bytes_sent: AtomicU64,
-    outcome: Option<Outcome>,
+    live: Arc<Live>,
+    local: Arc<Local>,
+    /// Place in the thread's table of live connections.
+    slot: u32,
+    ended: bool,
+    stays: PhantomData<std::rc::Rc<()>>,
 }
 
 impl Connection {
     /// Counts bytes that went from client to server.
     pub fn received(&self, bytes: u64) {
-        self.received.inc_by(bytes);
-        self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+        series::add(&self.live.flow.counts.received, bytes);
+        series::add(&self.live.received, bytes);
     }
 
     /// Counts bytes that went from server to client.
     pub fn sent(&self, bytes: u64) {
-        self.sent.inc_by(bytes);
-        self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// What was said about the connection when it was opened.
-    #[must_use]
-    pub fn info(&self) -> &ConnectionInfo {
-        &self.info
+        series::add(&self.live.flow.counts.sent, bytes);
+        series::add(&self.live.sent, bytes);
     }
 
     /// Ends the report: one access-log line, counters closed and, after an error, failed.
     pub fn closed(mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.ended = true;
+        self.local.remove(self.slot);
+        self.live.flow.counts.ended(&outcome);
+        access::closed(Arc::clone(&self.live), self.live.opened.elapsed(), outcome);
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let cut = || Outcome::Failed { flag: ResponseFlag::Connect, error: CLOSED_BY_DRAIN.to_owned() };
-        let outcome = self.outcome.take().unwrap_or_else(cut);
-        self.flow.ended(&outcome);
-        let totals = access::Totals {
-            received: self.bytes_received.load(Ordering::Relaxed),
-            sent: self.bytes_sent.load(Ordering::Relaxed),
-            duration: self.started.elapsed(),
-        };
-        access::closed(&self.info, &totals, &outcome);
+        if !self.ended {
+            self.end(Outcome::Failed { flag: ResponseFlag::Connect, error: CLOSED_BY_DRAIN.to_owned() });
+        }
     }
 }
 
 /// Keeps a socket counted as open.
 #[derive(Debug)]
-pub struct SocketGuard(Gauge);
+pub struct SocketGuard {
+    local: Arc<Local>,
+    direction: Direction,
+}
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
-        self.0.dec();
+        self.local.sockets(self.direction).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Pairs of a source and a host name that are counted apart; further ones are not counted.
+const LOOKUPS_MAX: usize = 4096;
 /// Reported for a connection whose task went away.
 const CLOSED_BY_DRAIN: &str = "connection closed by drain";
 

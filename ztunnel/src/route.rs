@@ -4,18 +4,23 @@
 
 mod balance;
 mod inbound;
+mod needs;
 mod outbound;
+mod path;
+mod required;
 mod upstream;
 
 use std::sync::Arc;
 
 use crate::state::{GatewayAddress, Service};
 
-pub use inbound::{InboundRefusal, InboundTarget, destination_service, inbound, inbound_plaintext};
-pub use outbound::{Hop, Outbound, Path, Source, outbound};
+pub use inbound::{InboundRefusal, InboundTarget, check_authority, destination_service, inbound, inbound_plaintext};
+pub use needs::{inbound_needs, needs};
+pub use outbound::{Hop, Outbound, Source, outbound};
+pub use path::{Authority, Dial, Families, Path};
+pub use required::{Bypass, Caller, Missing, is_guarded, required, unknown};
 
-/// Ports of this proxy in every pod: 15001 outbound, 15006 plaintext inbound, 15008 HBONE.
-pub const PROXY_PORTS: [u16; 3] = [15001, 15006, 15008];
+pub use crate::state::PROXY_PORTS;
 
 /// Why an outbound connection is refused. Refusing is final for this connection; the next one may
 /// meet another state.
@@ -54,18 +59,40 @@ pub enum Refusal {
         /// What is missing.
         reason: &'static str,
     },
-    /// The destination is on another network, which this version cannot reach.
-    #[error("{target} is on network {network:?}, and tunnels across networks are not supported by this version")]
+    /// The destination is on another network and cannot be reached there.
+    #[error("workload {target} is on network {network:?} and cannot be reached: {reason}")]
     OtherNetwork {
-        /// The workload or waypoint.
-        target: String,
+        /// Uid of the workload or waypoint.
+        target: Arc<str>,
         /// Its network.
+        network: Arc<str>,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The gateway of another network cannot be found.
+    #[error("gateway {gateway} of network {network:?} cannot be used: {reason}")]
+    Gateway {
+        /// The network.
+        network: Arc<str>,
+        /// The reference.
+        gateway: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody on the other network could prove to be the destination.
+    #[error(
+        "service {service} names no identities (subject_alt_names), so nobody on network {network:?} can prove to serve it"
+    )]
+    NobodyExpected {
+        /// `namespace/hostname` of the service that was addressed.
+        service: String,
+        /// The network.
         network: Arc<str>,
     },
 }
 
 impl Refusal {
-    fn waypoint(owner: impl ToString, reference: &GatewayAddress, reason: impl ToString) -> Self {
+    fn waypoint(owner: &dyn std::fmt::Display, reference: &GatewayAddress, reason: impl ToString) -> Self {
         Self::Waypoint { owner: owner.to_string(), waypoint: reference.to_string(), reason: reason.to_string() }
     }
 

@@ -7,6 +7,7 @@
 mod dump;
 mod feed;
 mod gateway;
+mod local;
 mod policies;
 mod reject;
 mod service;
@@ -24,10 +25,11 @@ use tokio::sync::watch;
 
 pub use feed::{Feed, IdentityWatcher};
 pub use gateway::{Destination, GatewayAddress, HBONE_PORT, Ports};
+pub use local::{LocalConfig, LocalError};
 pub use policies::Policies;
 pub use reject::FieldError;
 pub use service::{HealthPolicy, IpFamilies, LbScope, LoadBalancer, Mode, NetworkCidr, Service, Visibility};
-pub use snapshot::{Endpoint, Endpoints, Found, Local, Snapshot};
+pub use snapshot::{Endpoint, Endpoints, Found, Local, PROXY_PORTS, SOCKS_PORT, Snapshot};
 pub use workload::{ApplicationTunnel, Health, Locality, NetworkMode, Protocol, Workload, WorkloadType};
 
 /// How long a connection may wait for the record of its own workload.

@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, RuntimeMetrics};
 use tokio::sync::mpsc;
 
 use crate::limits::WORKER_QUEUE_MAX;
@@ -22,6 +22,7 @@ pub struct Workers {
 #[derive(Debug)]
 struct Worker {
     jobs: Option<mpsc::Sender<Job>>,
+    metrics: RuntimeMetrics,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,6 +50,12 @@ impl Workers {
     #[must_use]
     pub fn count(&self) -> usize {
         self.workers.len()
+    }
+
+    /// How busy each is.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<RuntimeMetrics> {
+        self.workers.iter().map(|worker| worker.metrics.clone()).collect()
     }
 
     /// Hands `job` to worker `index`; what it returns runs there, beside everything else.
@@ -83,15 +90,15 @@ impl Worker {
                     return;
                 }
             };
-            let _ = report.send(Ok(()));
+            let _ = report.send(Ok(runtime.metrics()));
             runtime.block_on(async move {
                 while let Some(job) = queue.recv().await {
                     tokio::task::spawn_local(job());
                 }
             });
         })?;
-        started.recv().map_err(|_| io::Error::other("worker thread ended at once"))??;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        let metrics = started.recv().map_err(|_| io::Error::other("worker thread ended at once"))??;
+        Ok(Self { jobs: Some(jobs), metrics, thread: Some(thread) })
     }
 }
 

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cni_rows_6_and_7_a_restart_leaves_everything_and_an_uninstallation_nothing() {
+    fn cni_row_6_and_7_a_restart_leaves_everything_and_an_uninstallation_nothing() {
         use Decision::{CleanUp, Leave};
         for (observation, expected) in [
             (Observation::Wanted, Leave),

@@ -385,7 +385,7 @@ impl Host {
 }
 
 #[tokio::test]
-async fn cni_rows_4_5_and_7_the_plugin_is_installed_repaired_and_removed() {
+async fn cni_row_4_5_and_7_the_plugin_is_installed_repaired_and_removed() {
     let host = Host::new();
     let gate = host.readiness.gate("cni installation");
     let work = tokio::spawn(host.installer.clone().run(gate));

@@ -254,19 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn row_3_no_pod_of_the_identity_on_the_node() {
+    fn ca_row_3_no_pod_of_the_identity_on_the_node() {
         let error = check(&caller("ztunnel", Some("zt")), "spiffe://cluster.local/ns/x/sa/z", &CLUSTER).unwrap_err();
         assert_eq!(error, "no pod of spiffe://cluster.local/ns/x/sa/z runs on node n1 of the caller");
     }
 
     #[test]
-    fn row_4_a_token_that_is_not_bound_to_a_pod() {
+    fn ca_row_4_a_token_that_is_not_bound_to_a_pod() {
         let error = check(&caller("ztunnel", None), XY, &CLUSTER).unwrap_err();
         assert!(error.contains("not bound to a pod"), "{error}");
     }
 
     #[test]
-    fn row_5_a_replaced_pod_of_the_same_name() {
+    fn ca_row_5_a_replaced_pod_of_the_same_name() {
         let error = check(&caller("ztunnel", Some("zt")), XY, &Cluster { uid: "new", ..CLUSTER }).unwrap_err();
         assert!(error.contains("has UID new, the token was made for UID u"), "{error}");
     }

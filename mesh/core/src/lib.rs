@@ -1,9 +1,10 @@
-//! The words everything else uses: identities, addresses, names, durations, back-off, drain.
+//! The words everything else uses: identities, addresses, names, durations, rates, back-off, drain.
 //!
 //! Nothing here performs I/O.
 
 pub mod addr;
 pub mod backoff;
+pub mod bucket;
 pub mod drain;
 pub mod duration;
 pub mod env;

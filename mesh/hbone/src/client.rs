@@ -1,6 +1,6 @@
 //! The dialling side of a tunnel connection.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
+use mesh_identity::PeerChain;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use crate::early::FirstBytes;
 use crate::error::{HboneError, OpenError};
 use crate::keepalive::Keepalive;
 use crate::settings::{
-    CLIENT_MAX_HEADER_BYTES, HANDSHAKE_BUDGET, RESPONSE_BUDGET, Settings, UNREAD_FRAME_OVERHEAD_BYTES,
+    CLIENT_MAX_HEADER_BYTES, EARLY_TRUST, HANDSHAKE_BUDGET, RESPONSE_BUDGET, Settings, UNREAD_FRAME_OVERHEAD_BYTES,
 };
 use crate::stream::H2Stream;
 
@@ -33,6 +35,8 @@ struct State {
     active: AtomicUsize,
     ended: AtomicBool,
     last_used: std::sync::Mutex<Option<Instant>>,
+    /// When the peer last showed that it serves requests.
+    last_answer: std::sync::Mutex<Option<Instant>>,
 }
 
 /// A stream's place among those of its connection, freed on drop.
@@ -56,6 +60,8 @@ pub struct Opened {
     pub stream: H2Stream,
     /// Headers of the response, `baggage` of the destination among them.
     pub headers: HeaderMap,
+    /// The server's certificates, where the pool tracks them.
+    pub server: Option<Arc<PeerChain>>,
 }
 
 /// Exchanges prefaces and settings over `io`.
@@ -111,18 +117,40 @@ impl Connection {
         Usage(self.state.clone())
     }
 
-    /// Sends a CONNECT and waits for its answer.
+    /// Sends a CONNECT, with `early` bytes behind it as soon as there are some, and waits for the answer.
     ///
     /// # Errors
     /// [`OpenError`]; with [`Retry::Safe`] if the peer has certainly not acted on the request.
-    pub(crate) async fn open(&self, permit: StreamPermit, request: Request<()>) -> Result<Opened, (OpenError, Retry)> {
+    pub(crate) async fn open<F>(
+        &self,
+        permit: StreamPermit,
+        request: Request<()>,
+        early: &mut FirstBytes<F>,
+    ) -> Result<Opened, (OpenError, Retry)>
+    where
+        F: FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
+    {
         let authority = request.uri().to_string();
+        // Bytes that were taken for an earlier attempt must not get lost.
+        let trusted = self.state.answered_lately() || !early.is_empty();
+        let mut sent = false;
         let exchange = async {
             // Nothing is sent before the connection is ready, so a failure up to here is always safe to retry.
             let mut send = self.send.clone().ready().await.map_err(|e| (e, Retry::Safe))?;
-            let (response, body) = send.send_request(request, false).map_err(|e| (e, Retry::Safe))?;
-            let response = response.await.map_err(|e| {
-                let retry = retry_after(&e);
+            let (mut response, mut body) = send.send_request(request, false).map_err(|e| (e, Retry::Safe))?;
+            let answered = poll_fn(|cx| {
+                if trusted
+                    && !sent
+                    && let Poll::Ready(bytes) = early.poll(cx)
+                {
+                    sent = true;
+                    // Few bytes: they may wait in line if the windows are used up. A stream that has ended answers so.
+                    let _ = body.send_data(bytes, false);
+                }
+                Pin::new(&mut response).poll(cx)
+            });
+            let response = answered.await.map_err(|e| {
+                let retry = retry_after(&e, sent);
                 (e, retry)
             })?;
             Ok((response, body))
@@ -133,11 +161,12 @@ impl Connection {
         let (response, send) = answered.map_err(|(error, retry): (h2::Error, Retry)| {
             (OpenError::Broken { authority: authority.clone(), reason: error.to_string() }, retry)
         })?;
+        self.state.answered();
         let (head, recv) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err((OpenError::Refused { status: head.status, authority }, Retry::No));
         }
-        Ok(Opened { stream: H2Stream::new(send, recv, Some(permit)), headers: head.headers })
+        Ok(Opened { stream: H2Stream::new(send, recv, Some(permit)), headers: head.headers, server: None })
     }
 }
 
@@ -169,12 +198,14 @@ pub(crate) enum Retry {
     No,
 }
 
+/// If no byte of the application was sent ahead, a connection that broke may be replaced as well; else the destination
+/// may have seen the bytes.
+///
 /// # Source
-/// RFC 9113 section 8.7: GOAWAY with a lower stream id and REFUSED_STREAM mean that the request was not processed. No
-/// byte of the application was sent yet, so a connection that broke may be replaced as well.
-fn retry_after(error: &h2::Error) -> Retry {
+/// RFC 9113 section 8.7: GOAWAY with a lower stream id and REFUSED_STREAM mean that the request was not processed.
+fn retry_after(error: &h2::Error, sent_ahead: bool) -> Retry {
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    if refused || error.is_go_away() || error.is_io() { Retry::Safe } else { Retry::No }
+    if refused || error.is_go_away() || (error.is_io() && !sent_ahead) { Retry::Safe } else { Retry::No }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
@@ -200,6 +231,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Drop for Driver<T> {
 }
 
 impl State {
+    /// The peer has just answered.
+    fn answered(&self) {
+        *self.last_answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A tunnel that was silent for longer may be dead without our knowing. Nothing is sent ahead on it, so that a
+    /// request can be made again elsewhere.
+    fn answered_lately(&self) -> bool {
+        let last = *self.last_answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < EARLY_TRUST)
+    }
+
     fn last_used(&self) -> Option<Instant> {
         *self.last_used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 use mesh_identity::CertError;
 
+use crate::hygiene::Flood;
+
 /// Why no tunnel to a peer could be made. Shared by all who waited for the same dial.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,14 @@ pub enum DialError {
         /// Address dialled.
         upstream: SocketAddr,
         /// The verifier's or the peer's words.
+        reason: String,
+    },
+    /// A certificate of the peer was taken back by its issuer. Never retried.
+    #[error("TLS with {upstream} failed: {reason}")]
+    Revoked {
+        /// Address dialled.
+        upstream: SocketAddr,
+        /// Which one.
         reason: String,
     },
     /// The peer speaks TLS but not HTTP/2.
@@ -98,13 +108,34 @@ pub enum HboneError {
     /// HTTP/2 or the transport below it failed.
     #[error("{0}")]
     Http2(String),
+    /// The peer broke the rules of HTTP/2 or one of the library's bounds.
+    #[error("peer broke the rules of HTTP/2: {0}")]
+    Rules(String),
+    /// The peer sent more frames of a kind than any use explains.
+    #[error(transparent)]
+    Flood(#[from] Flood),
+    /// A certificate of the peer was taken back by its issuer.
+    #[error("certificate of the peer was revoked")]
+    Revoked,
     /// The handshake took too long.
     #[error("handshake took longer than {0:?}")]
     HandshakeTimeout(Duration),
 }
 
+impl HboneError {
+    /// Whether it was the peer that misbehaved, rather than the network or time.
+    #[must_use]
+    pub fn is_misbehaviour(&self) -> bool {
+        matches!(self, Self::Rules(_) | Self::Flood(_))
+    }
+}
+
 impl From<h2::Error> for HboneError {
     fn from(error: h2::Error) -> Self {
+        // What the library itself has found, rather than what the peer or the network told it.
+        if error.is_library() && !error.is_io() {
+            return Self::Rules(error.to_string());
+        }
         Self::Http2(error.to_string())
     }
 }

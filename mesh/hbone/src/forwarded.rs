@@ -1,4 +1,4 @@
-//! The `forwarded` header: the client's address and the service it had in mind.
+//! The `forwarded` header: the client's address and the service it had in mind; and the network it comes from.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,10 @@ use http::{HeaderMap, HeaderValue};
 
 /// Header name.
 pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+
+/// Name of the client's network, set on the inner request of a connection that crosses networks. Sent also if the name
+/// is empty.
+pub const FORWARDED_NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 
 /// What the sender of a CONNECT says about its client.
 #[derive(Debug, Clone, PartialEq, Eq)]

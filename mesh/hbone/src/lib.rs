@@ -8,9 +8,14 @@
 
 pub mod baggage;
 pub mod client;
+mod early;
 pub mod error;
 pub mod forwarded;
+pub mod frames;
+mod guarded;
+pub mod hygiene;
 mod keepalive;
+pub mod nested;
 pub mod pool;
 pub mod read_ahead;
 pub mod server;
@@ -20,8 +25,10 @@ pub mod tls;
 pub mod traceparent;
 
 pub use baggage::Baggage;
+pub use early::FirstBytes;
 pub use error::{DialError, HboneError, OpenError};
 pub use forwarded::Forwarded;
+pub use nested::{Nested, NestedDriver, NestedError};
 pub use pool::{Dialer, Pool, PoolKey};
 pub use server::{ConnectRequest, ServerConnection};
 pub use settings::Settings;

@@ -5,16 +5,21 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use mesh_core::Identity;
+use mesh_identity::{PeerChain, Revoked};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::client::{self, Connection, Driver, Opened, Retry, StreamPermit, Usage};
-use crate::error::{DialError, OpenError};
+use crate::early::{self, FirstBytes};
+use crate::error::{DialError, HboneError, OpenError};
 use crate::settings::{OPEN_ATTEMPTS_MAX, POOL_MAX_CONNECTIONS, Settings};
 
 /// Connections with equal keys may share a tunnel; others never do.
@@ -37,6 +42,18 @@ pub trait Dialer {
 
     /// Connects and proves identities both ways.
     fn dial(&self, key: &PoolKey) -> impl Future<Output = Result<Self::Io, DialError>>;
+
+    /// The server's certificates, where they may be taken back while the tunnel is open.
+    fn track(&self, io: &Self::Io) -> Option<Arc<PeerChain>> {
+        let _ = io;
+        None
+    }
+
+    /// Which of a tracked server's certificates was taken back, if any was.
+    fn revoked(&self, server: &PeerChain) -> Option<Revoked> {
+        let _ = server;
+        None
+    }
 }
 
 /// The tunnels of one pod on one worker. Cheap to clone; must be used inside a `LocalSet`. When the last clone is
@@ -55,15 +72,29 @@ struct Inner<D> {
 /// Everything about one key.
 #[derive(Default)]
 struct Slot {
-    connections: Vec<Connection>,
+    tunnels: Vec<Tunnel>,
     dialing: bool,
     /// Told `None` to try again, or why the dial they waited for failed.
     waiters: Vec<oneshot::Sender<Option<DialError>>>,
 }
 
+/// One connection to a server.
+#[derive(Clone)]
+struct Tunnel {
+    connection: Connection,
+    /// Where its certificates are tracked.
+    server: Option<Rc<Server>>,
+}
+
+struct Server {
+    chain: Arc<PeerChain>,
+    /// One of its certificates was taken back.
+    cut: Notify,
+}
+
 /// What to do to get a place on a connection.
 enum Step {
-    Use(Connection, StreamPermit),
+    Use(Tunnel, StreamPermit),
     Wait(oneshot::Receiver<Option<DialError>>),
     Dial,
 }
@@ -91,11 +122,34 @@ impl<D: Dialer + 'static> Pool<D> {
     /// # Cancel safety
     /// Cancel-safe; others who wait for the same dial try again themselves.
     pub async fn open(&self, key: &PoolKey, request: Request<()>) -> Result<Opened, OpenError> {
+        self.open_with(key, request, &mut early::nothing()).await
+    }
+
+    /// [`Pool::open`] that sends the first bytes of the application along with the request, where that saves a round
+    /// trip.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// The early bytes are lost.
+    pub async fn open_with<F>(
+        &self,
+        key: &PoolKey,
+        request: Request<()>,
+        early: &mut FirstBytes<F>,
+    ) -> Result<Opened, OpenError>
+    where
+        F: FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>,
+    {
         let mut attempt = 1;
         loop {
-            let (connection, permit) = self.checkout(key).await?;
-            match connection.open(permit, request.clone()).await {
-                Ok(opened) => return Ok(opened),
+            let (Tunnel { connection, server }, permit) = self.checkout(key).await?;
+            match connection.open(permit, request.clone(), early).await {
+                Ok(mut opened) => {
+                    opened.server = server.map(|server| server.chain.clone());
+                    return Ok(opened);
+                }
                 Err((error, Retry::Safe)) if attempt < OPEN_ATTEMPTS_MAX => {
                     tracing::debug!(upstream = %key.upstream, %error, "tunnel is dead, trying another");
                     self.inner.discard(key, &connection.usage());
@@ -109,14 +163,23 @@ impl<D: Dialer + 'static> Pool<D> {
     /// Open tunnels, busy or idle.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.inner.keys.borrow().values().map(|slot| slot.connections.len()).sum()
+        self.inner.keys.borrow().values().map(|slot| slot.tunnels.len()).sum()
     }
 
-    async fn checkout(&self, key: &PoolKey) -> Result<(Connection, StreamPermit), DialError> {
+    /// Ends every tunnel to a server that the dialler now says is revoked, at once and with all its streams. Tells how
+    /// many.
+    pub fn cut_revoked(&self) -> usize {
+        let keys = self.inner.keys.borrow();
+        let servers = keys.values().flat_map(|slot| &slot.tunnels).filter_map(|tunnel| tunnel.server.as_ref());
+        let revoked = servers.filter(|server| self.inner.dialer.revoked(&server.chain).is_some());
+        revoked.map(|server| server.cut.notify_one()).count()
+    }
+
+    async fn checkout(&self, key: &PoolKey) -> Result<(Tunnel, StreamPermit), DialError> {
         loop {
             let step = self.inner.next_step(key);
             match step {
-                Step::Use(connection, permit) => return Ok((connection, permit)),
+                Step::Use(tunnel, permit) => return Ok((tunnel, permit)),
                 Step::Wait(done) => {
                     if let Ok(Some(error)) = done.await {
                         return Err(error);
@@ -127,21 +190,26 @@ impl<D: Dialer + 'static> Pool<D> {
         }
     }
 
-    async fn dial(&self, key: &PoolKey) -> Result<(Connection, StreamPermit), DialError> {
+    async fn dial(&self, key: &PoolKey) -> Result<(Tunnel, StreamPermit), DialError> {
         // Wakes the waiters however this ends, a dropped future included.
         let mut turn = DialTurn { inner: &self.inner, key, outcome: None };
         self.inner.make_room()?;
         let dialed = async {
             let io = self.inner.dialer.dial(key).await?;
+            let server = self.inner.dialer.track(&io);
             let handshake = client::handshake(io, &self.inner.settings).await;
-            handshake.map_err(|e| DialError::Http2 { upstream: key.upstream, reason: e.to_string() })
+            let (connection, driver) =
+                handshake.map_err(|e| DialError::Http2 { upstream: key.upstream, reason: e.to_string() })?;
+            // From here to its place in the pool nobody else runs, so that no change of the lists falls between.
+            let server = self.inner.admit(key, server)?;
+            Ok::<_, DialError>((Tunnel { connection, server }, driver))
         };
         match dialed.await {
-            Ok((connection, driver)) => {
-                let permit = connection.reserve();
-                self.drive(key.clone(), connection.usage(), driver);
-                self.inner.keys.borrow_mut().entry(key.clone()).or_default().connections.push(connection.clone());
-                Ok((connection, permit))
+            Ok((tunnel, driver)) => {
+                let permit = tunnel.connection.reserve();
+                self.drive(key.clone(), &tunnel, driver);
+                self.inner.keys.borrow_mut().entry(key.clone()).or_default().tunnels.push(tunnel.clone());
+                Ok((tunnel, permit))
             }
             Err(error) => {
                 turn.outcome = Some(error.clone());
@@ -151,7 +219,8 @@ impl<D: Dialer + 'static> Pool<D> {
     }
 
     /// Runs the connection until it ends, and retires it from the pool when it was idle for too long.
-    fn drive(&self, key: PoolKey, usage: Usage, driver: Driver<D::Io>) {
+    fn drive(&self, key: PoolKey, tunnel: &Tunnel, driver: Driver<D::Io>) {
+        let (usage, server) = (tunnel.connection.usage(), tunnel.server.clone());
         let pool = Rc::downgrade(&self.inner);
         let idle_release = self.inner.settings.idle_release;
         let mut drivers = self.inner.drivers.borrow_mut();
@@ -162,14 +231,18 @@ impl<D: Dialer + 'static> Pool<D> {
             let ended = tokio::select! {
                 ended = &mut driver => Some(ended),
                 () = idle(&usage, idle_release) => None,
+                () = cut(server.as_deref()) => Some(Err(HboneError::Revoked)),
             };
             if let Some(pool) = pool.upgrade() {
                 pool.discard(&key, &usage);
             }
-            // Without a handle the connection says GOAWAY and ends with its last stream.
+            // Without a handle the connection says GOAWAY and ends with its last stream. The lists may change before it.
             let ended = match ended {
                 Some(ended) => ended,
-                None => driver.await,
+                None => tokio::select! {
+                    ended = driver => ended,
+                    () = cut(server.as_deref()) => Err(HboneError::Revoked),
+                },
             };
             match ended {
                 Ok(()) => tracing::debug!(%upstream, "tunnel closed"),
@@ -183,11 +256,11 @@ impl<D> Inner<D> {
     fn next_step(&self, key: &PoolKey) -> Step {
         let mut keys = self.keys.borrow_mut();
         let slot = keys.entry(key.clone()).or_default();
-        slot.connections.retain_mut(Connection::is_usable);
+        slot.tunnels.retain_mut(|tunnel| tunnel.connection.is_usable());
         let max = self.settings.max_streams_per_connection;
-        for connection in &mut slot.connections {
-            if let Some(permit) = connection.try_reserve(max) {
-                return Step::Use(connection.clone(), permit);
+        for tunnel in &mut slot.tunnels {
+            if let Some(permit) = tunnel.connection.try_reserve(max) {
+                return Step::Use(tunnel.clone(), permit);
             }
         }
         if slot.dialing {
@@ -202,7 +275,7 @@ impl<D> Inner<D> {
     fn discard(&self, key: &PoolKey, retired: &Usage) {
         let mut keys = self.keys.borrow_mut();
         if let Some(slot) = keys.get_mut(key) {
-            slot.connections.retain(|connection| !retired.is_of(connection));
+            slot.tunnels.retain(|tunnel| !retired.is_of(&tunnel.connection));
             if slot.is_unused() {
                 keys.remove(key);
             }
@@ -212,13 +285,13 @@ impl<D> Inner<D> {
     /// At the bound, the tunnel that has been idle longest makes room.
     fn make_room(&self) -> Result<(), DialError> {
         let mut keys = self.keys.borrow_mut();
-        let open: usize = keys.values().map(|slot| slot.connections.len()).sum();
+        let open: usize = keys.values().map(|slot| slot.tunnels.len()).sum();
         if open < POOL_MAX_CONNECTIONS {
             return Ok(());
         }
         let victim = keys
             .iter()
-            .flat_map(|(key, slot)| slot.connections.iter().map(move |connection| (key, connection.usage())))
+            .flat_map(|(key, slot)| slot.tunnels.iter().map(move |tunnel| (key, tunnel.connection.usage())))
             .filter(|(_, usage)| usage.active() == 0)
             .max_by_key(|(_, usage)| usage.idle_for())
             .map(|(key, usage)| (key.clone(), usage));
@@ -226,15 +299,26 @@ impl<D> Inner<D> {
             return Err(DialError::Full { limit: POOL_MAX_CONNECTIONS });
         };
         if let Some(slot) = keys.get_mut(&key) {
-            slot.connections.retain(|connection| !victim.is_of(connection));
+            slot.tunnels.retain(|tunnel| !victim.is_of(&tunnel.connection));
         }
         Ok(())
     }
 }
 
+impl<D: Dialer> Inner<D> {
+    /// The lists may have changed since the handshake.
+    fn admit(&self, key: &PoolKey, server: Option<Arc<PeerChain>>) -> Result<Option<Rc<Server>>, DialError> {
+        let Some(chain) = server else { return Ok(None) };
+        if let Some(revoked) = self.dialer.revoked(&chain) {
+            return Err(DialError::Revoked { upstream: key.upstream, reason: revoked.to_string() });
+        }
+        Ok(Some(Rc::new(Server { chain, cut: Notify::new() })))
+    }
+}
+
 impl Slot {
     fn is_unused(&self) -> bool {
-        self.connections.is_empty() && !self.dialing && self.waiters.is_empty()
+        self.tunnels.is_empty() && !self.dialing && self.waiters.is_empty()
     }
 }
 
@@ -266,6 +350,14 @@ impl<D> Drop for DialTurn<'_, D> {
         if slot.is_unused() {
             keys.remove(self.key);
         }
+    }
+}
+
+/// Returns when the server is revoked.
+async fn cut(server: Option<&Server>) {
+    match server {
+        Some(server) => server.cut.notified().await,
+        None => std::future::pending().await,
     }
 }
 

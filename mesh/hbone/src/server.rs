@@ -1,6 +1,7 @@
 //! The accepting side of a tunnel connection.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::baggage::BAGGAGE;
 use crate::error::HboneError;
+use crate::guarded::{Guarded, Verdict};
 use crate::keepalive::Keepalive;
 use crate::settings::{
     HANDSHAKE_BUDGET, SERVER_MAX_HEADER_BYTES, SERVER_MAX_STREAMS, SERVER_SEND_BUFFER_BYTES, Settings,
@@ -20,15 +22,16 @@ use crate::stream::H2Stream;
 
 /// One HTTP/2 connection from a client. Its streams live only while somebody calls [`ServerConnection::next`].
 pub struct ServerConnection<T> {
-    h2: h2::server::Connection<T, Bytes>,
+    h2: h2::server::Connection<Guarded<T>, Bytes>,
     keepalive: Keepalive,
+    verdict: Verdict,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     /// Exchanges prefaces and settings.
     ///
     /// # Errors
-    /// The peer does not speak HTTP/2, or not in time.
+    /// The peer does not speak HTTP/2, or not in time, or floods us.
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, HboneError> {
         let mut builder = h2::server::Builder::new();
         builder
@@ -37,12 +40,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             .max_frame_size(settings.frame_size)
             .max_header_list_size(SERVER_MAX_HEADER_BYTES)
             .max_concurrent_streams(SERVER_MAX_STREAMS)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .max_pending_accept_reset_streams(UNSEEN_RESETS)
+            .max_local_error_reset_streams(Some(STREAM_ERRORS))
             .data_frame_budget(UNREAD_FRAME_OVERHEAD_BYTES)
             .max_send_buffer_size(SERVER_SEND_BUFFER_BYTES);
-        let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, builder.handshake(io));
+        let io = Guarded::server(io);
+        let verdict = io.verdict();
+        let mut handshake = builder.handshake(io);
+        let handshake = poll_fn(|cx| match (Pin::new(&mut handshake).poll(cx), verdict.flood()) {
+            (Poll::Pending, Some(flood)) => Poll::Ready(Err(flood.into())),
+            (done, _) => done.map_err(HboneError::from),
+        });
+        let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, handshake);
         let mut h2 = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
         let keepalive = Keepalive::new(h2.ping_pong());
-        Ok(Self { h2, keepalive })
+        Ok(Self { h2, keepalive, verdict })
     }
 
     /// Drives the connection until the next request, or until it ends: `None` when it ended in an orderly way.
@@ -57,7 +70,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             if let Poll::Ready(dead) = self.keepalive.poll_dead(cx) {
                 return Poll::Ready(Some(Err(dead)));
             }
-            self.h2.poll_accept(cx).map(|accepted| Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from)))
+            let accepted = self.h2.poll_accept(cx);
+            if accepted.is_pending()
+                && let Some(flood) = self.verdict.flood()
+            {
+                // Tells a peer that listens; what cannot be sent at once is not sent.
+                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let _ = self.h2.poll_accept(cx);
+                return Poll::Ready(Some(Err(flood.into())));
+            }
+            accepted.map(|accepted| Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from)))
         })
         .await
     }
@@ -148,3 +170,10 @@ impl std::fmt::Debug for ConnectRequest {
             .finish_non_exhaustive()
     }
 }
+
+/// Streams that we reset and remember, so that frames of theirs which were under way are no error.
+const REMEMBERED_RESETS: usize = 50;
+/// Streams that the peer may reset before we have seen their requests.
+const UNSEEN_RESETS: usize = 20;
+/// Streams that we may have to reset for the peer's mistakes, over the life of a connection.
+const STREAM_ERRORS: usize = 1_000;

@@ -55,3 +55,5 @@ pub const RESPONSE_BUDGET: Duration = Duration::from_secs(20);
 pub const POOL_MAX_CONNECTIONS: usize = 4096;
 /// Attempts to open one stream when pooled connections turn out to be dead.
 pub const OPEN_ATTEMPTS_MAX: usize = 3;
+/// Bytes are sent ahead of the answer only on a tunnel whose peer has answered a request within this time.
+pub const EARLY_TRUST: Duration = Duration::from_secs(1);

@@ -15,16 +15,16 @@ use mesh_wire::ca::IstioCertificateRequest;
 use mesh_wire::ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rcgen::{CertificateParams, DistinguishedName, SanType};
 use tokio::sync::Mutex;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 
 use crate::chain::Chain;
 use crate::error::CertError;
+use crate::key::{FreshKey, PrivateKey};
 use crate::manager::CertSource;
-use crate::tls::KeyExchange;
+use crate::tls::TlsPolicy;
 use crate::workload::WorkloadCert;
 
 pub(crate) mod channel;
@@ -70,8 +70,8 @@ pub struct CaConfig {
     pub ttl: Duration,
     /// Ask for the identities of other pods (shared mode) rather than for our own.
     pub impersonate: bool,
-    /// Key exchanges that the certificates' configurations allow.
-    pub key_exchange: KeyExchange,
+    /// What the certificates' configurations keep to.
+    pub tls: TlsPolicy,
 }
 
 /// Asks the authority over gRPC. Each request makes a key of its own; the key never leaves this process.
@@ -109,7 +109,7 @@ impl Inner {
         let answer = client.create_certificate(request).await.map_err(|status| self.refusal(&identity, &status))?;
         let chain = Chain::from_response(&answer.into_inner().cert_chain)
             .map_err(|e| CertError::BadChain { identity: identity.clone(), reason: e.to_string() })?;
-        WorkloadCert::new(identity, key, chain, self.config.key_exchange)
+        WorkloadCert::new(identity, key, chain, self.config.tls.clone())
     }
 
     fn message(&self, identity: &Identity, csr: String) -> IstioCertificateRequest {
@@ -216,14 +216,16 @@ impl fmt::Debug for TokenSource {
 }
 
 /// A fresh P-256 key and the request for it: empty subject, one critical URI name.
-fn signing_request(identity: &Identity) -> Result<(PrivateKeyDer<'static>, String), CertError> {
-    let failed = |e: rcgen::Error| CertError::Request { identity: identity.clone(), reason: e.to_string() };
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+fn signing_request(identity: &Identity) -> Result<(PrivateKey, String), CertError> {
+    let failed = |reason: String| CertError::Request { identity: identity.clone(), reason };
+    let key = FreshKey::generate().map_err(|e| failed(e.to_string()))?;
+    let uri = identity.to_string();
+    let name = uri.as_str().try_into().map_err(|e: rcgen::Error| failed(e.to_string()))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![SanType::URI(identity.to_string().as_str().try_into().map_err(failed)?)];
-    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(failed)?;
-    Ok((PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())), csr))
+    params.subject_alt_names = vec![SanType::URI(name)];
+    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(|e| failed(e.to_string()))?;
+    Ok((key.into_private_key().map_err(|e| failed(e.to_string()))?, csr))
 }
 
 fn ascii(name: &str, value: &str) -> Result<MetadataValue<Ascii>, CertError> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ask                 success
-//! (absent) ------> Initialising ---------> Available --+ half-life: asked again, old one stays
+//! (absent) ------> Initialising ---------> Available --+ about half-life: asked again, old one stays
 //!                       | failure             ^   |    |
 //!                       v        success      |   +----+
 //!                  Unavailable ---------------+   failure past its end -> Unavailable
@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh_core::Identity;
 use mesh_core::backoff::Backoff;
+use rand::Rng;
 use tokio::sync::watch;
 
 use crate::error::CertError;
@@ -169,7 +170,8 @@ impl Schedule {
         let (state, due) = match answer {
             Ok(cert) => {
                 entry.backoff.reset();
-                let refresh_at = cert.half_life().max(now + RENEWAL_MIN);
+                let roll = rand::rng().random_range(0..=RENEWAL_EARLY_PER_MILLE);
+                let refresh_at = renewal_time(cert.half_life(), now, roll);
                 (CertState::Available { cert: Arc::new(cert), refresh_at }, refresh_at)
             }
             Err(error) => entry.failed(identity, error, now),
@@ -214,6 +216,13 @@ impl Entry {
     }
 }
 
+/// Half-life, or up to a twentieth of the way there earlier, and never later: the pods of a node that start together
+/// would otherwise all renew in the same second, twice a day.
+fn renewal_time(half_life: SystemTime, now: SystemTime, per_mille_early: u32) -> SystemTime {
+    let way = half_life.duration_since(now).unwrap_or(Duration::ZERO);
+    (half_life - way / 1000 * per_mille_early.min(RENEWAL_EARLY_PER_MILLE)).max(now + RENEWAL_MIN)
+}
+
 /// Requests to the authority at once: enough to warm a node quickly, few enough not to flood the authority.
 const MAX_OUTSTANDING: usize = 8;
 /// Identities on one node; Kubernetes nodes run some hundred pods at most.
@@ -224,6 +233,8 @@ const RETRY_INITIAL: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(150);
 /// Spread of the waits.
 const RETRY_JITTER_PERCENT: u32 = 20;
+/// Largest part of the way to the half-life that a renewal may be early, in thousandths.
+const RENEWAL_EARLY_PER_MILLE: u32 = 50;
 /// A certificate that is born old must not make a busy loop.
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
 

@@ -11,8 +11,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use mesh_core::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -20,13 +21,15 @@ use crate::chain::Chain;
 use crate::clock::{Clock, SystemClock};
 use crate::error::CertError;
 use crate::manager::CertSource;
-use crate::tls::KeyExchange;
+use crate::tls::TlsPolicy;
 use crate::workload::WorkloadCert;
 
 /// A self-signed root that signs whatever it is told to.
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    /// Presented after each leaf; the first is that of `issuer`.
+    intermediates: Vec<CertificateDer<'static>>,
     issued: AtomicUsize,
     clock: Arc<dyn Clock>,
 }
@@ -110,14 +113,79 @@ impl TestCa {
     #[must_use]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let key = KeyPair::generate().expect("P-256 keys can be made");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let mut name = DistinguishedName::new();
-        name.push(DnType::OrganizationName, "test root");
-        params.distinguished_name = name;
+        let params = authority_params("test root");
         let root = params.self_signed(&key).expect("fixed parameters are valid").der().clone();
-        Self { issuer: Issuer::new(params, key), root, issued: AtomicUsize::new(0), clock }
+        let issuer = Issuer::new(params, key);
+        Self { issuer, root, intermediates: Vec::new(), issued: AtomicUsize::new(0), clock }
+    }
+
+    /// An authority below this one, with a name and key of its own.
+    ///
+    /// # Panics
+    /// If the crypto library cannot make a key.
+    #[must_use]
+    pub fn intermediate(&self, name: &str) -> Self {
+        let key = KeyPair::generate().expect("P-256 keys can be made");
+        let params = authority_params(name);
+        let own = params.signed_by(&key, &self.issuer).expect("fixed parameters are valid").der().clone();
+        let intermediates = std::iter::once(own).chain(self.intermediates.iter().cloned()).collect();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, root: self.root.clone(), intermediates, issued: AtomicUsize::new(0), clock: self.clock.clone() }
+    }
+
+    /// Its own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        self.intermediates.first().unwrap_or(&self.root)
+    }
+
+    /// A list that takes `revoked` back, PEM. They need not be of this authority: only their serial numbers are used.
+    ///
+    /// # Panics
+    /// If one of them cannot be read.
+    #[must_use]
+    pub fn crl(&self, revoked: &[&CertificateDer<'_>]) -> String {
+        armoured("X509 CRL", &self.crl_der(revoked))
+    }
+
+    /// [`TestCa::crl`] as DER.
+    ///
+    /// # Panics
+    /// If one of them cannot be read.
+    #[must_use]
+    pub fn crl_der(&self, revoked: &[&CertificateDer<'_>]) -> Vec<u8> {
+        self.list(revoked, 24 * 3600)
+    }
+
+    /// [`TestCa::crl`] whose successor should have come an hour ago.
+    ///
+    /// # Panics
+    /// If one of them cannot be read.
+    #[must_use]
+    pub fn overdue_crl(&self, revoked: &[&CertificateDer<'_>]) -> String {
+        armoured("X509 CRL", &self.list(revoked, -3600))
+    }
+
+    fn list(&self, revoked: &[&CertificateDer<'_>], next_update_seconds: i64) -> Vec<u8> {
+        let now = self.clock.now();
+        let entry = |cert: &&CertificateDer<'_>| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(cert).expect("a certificate");
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(parsed.raw_serial()),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let params = CertificateRevocationListParams {
+            this_update: at(now, -7200).into(),
+            next_update: at(now, next_update_seconds).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("fixed parameters are valid").der().to_vec()
     }
 
     /// The root, PEM.
@@ -144,12 +212,19 @@ impl TestCa {
     /// If it does not.
     #[must_use]
     pub fn issue_for(&self, identity: &Identity, options: &IssueOptions) -> Arc<WorkloadCert> {
+        self.issue_under(identity, options, TlsPolicy::default())
+    }
+
+    /// [`TestCa::issue_for`] for a process that keeps to `policy`.
+    ///
+    /// # Panics
+    /// If `options.uris` does not start with that identity.
+    #[must_use]
+    pub fn issue_under(&self, identity: &Identity, options: &IssueOptions, policy: TlsPolicy) -> Arc<WorkloadCert> {
         let issued = self.issue_with(options);
         let chain = self.chain(issued.leaf.clone());
-        Arc::new(
-            WorkloadCert::new(identity.clone(), issued.key(), chain, KeyExchange::Default)
-                .expect("the options name the identity first"),
-        )
+        let cert = WorkloadCert::new(identity.clone(), issued.key(), chain, policy);
+        Arc::new(cert.expect("the options name the identity first"))
     }
 
     /// Any certificate at all.
@@ -178,7 +253,7 @@ impl TestCa {
     }
 
     fn chain(&self, leaf: CertificateDer<'static>) -> Chain {
-        Chain { leaf, intermediates: Vec::new(), roots: vec![self.root.clone()] }
+        Chain { leaf, intermediates: self.intermediates.clone(), roots: vec![self.root.clone()] }
     }
 }
 
@@ -187,7 +262,7 @@ impl CertSource for TestCa {
         let options = IssueOptions { uris: vec![identity.to_string()], ..IssueOptions::default() };
         let issued = self.issue_with(&options);
         let chain = self.chain(issued.leaf.clone());
-        async move { WorkloadCert::new(identity, issued.key(), chain, KeyExchange::Default) }.boxed()
+        async move { WorkloadCert::new(identity, issued.key(), chain, TlsPolicy::default()) }.boxed()
     }
 }
 
@@ -215,14 +290,27 @@ impl Clock for TokioClock {
 /// One certificate as PEM.
 #[must_use]
 pub fn pem(der: &CertificateDer<'_>) -> String {
+    armoured("CERTIFICATE", der)
+}
+
+fn armoured(label: &str, der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut pem = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {
         pem.push_str(&String::from_utf8_lossy(line));
         pem.push('\n');
     }
-    pem.push_str("-----END CERTIFICATE-----\n");
+    pem.push_str(&format!("-----END {label}-----\n"));
     pem
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, name);
+    params
 }
 
 fn leaf_params(options: &IssueOptions, now: SystemTime) -> CertificateParams {

@@ -13,14 +13,18 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
+use crate::crl::{Crl, Reporter};
 use crate::spiffe::identities_of;
+use crate::tls::TlsPolicy;
 use crate::verify::{VerifyError, client_trust_domain, server_identity};
 
-/// Checks callers of a server: chain to our roots, purpose, validity (all by webpki), then their trust domain.
+/// Checks callers of a server: chain to our roots, purpose, validity (all by webpki), then their trust domain, then
+/// whether any of it was revoked.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     own: TrustDomain,
+    crl: Option<Crl>,
 }
 
 impl ClientVerifier {
@@ -28,12 +32,11 @@ impl ClientVerifier {
     pub(crate) fn new(
         roots: Arc<RootCertStore>,
         own: TrustDomain,
-        provider: &Arc<CryptoProvider>,
+        policy: &TlsPolicy,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
         // A client of the mesh has one certificate only: hints about roots would be bytes for nothing.
-        let chain =
-            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).clear_root_hint_subjects().build()?;
-        Ok(Self { chain, own })
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, policy.provider.clone());
+        Ok(Self { chain: chain.clear_root_hint_subjects().build()?, own, crl: policy.crl.clone() })
     }
 }
 
@@ -50,6 +53,7 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         client_trust_domain(&peer_identities(end_entity)?, &self.own).map_err(refused)?;
+        not_revoked(self.crl.as_ref(), Reporter::Destination, end_entity, intermediates)?;
         Ok(verified)
     }
 
@@ -76,18 +80,19 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Checks the server that a client dialled: chain to our roots, purpose, validity, then its exact identity. Host names
-/// play no part.
+/// Checks the server that a client dialled: chain to our roots, purpose, validity, then its exact identity, then whether
+/// any of it was revoked. Host names play no part.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     roots: Arc<RootCertStore>,
     wanted: Vec<Identity>,
     provider: Arc<CryptoProvider>,
+    crl: Option<Crl>,
 }
 
 impl ServerVerifier {
-    pub(crate) fn new(roots: Arc<RootCertStore>, wanted: Vec<Identity>, provider: Arc<CryptoProvider>) -> Self {
-        Self { roots, wanted, provider }
+    pub(crate) fn new(roots: Arc<RootCertStore>, wanted: Vec<Identity>, policy: &TlsPolicy) -> Self {
+        Self { roots, wanted, provider: policy.provider.clone(), crl: policy.crl.clone() }
     }
 }
 
@@ -104,6 +109,7 @@ impl ServerCertVerifier for ServerVerifier {
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
         server_identity(&peer_identities(end_entity)?, &self.wanted).map_err(refused)?;
+        not_revoked(self.crl.as_ref(), Reporter::Source, end_entity, intermediates)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -128,6 +134,17 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Last, because only a peer that is otherwise good counts as refused for this.
+fn not_revoked(
+    crl: Option<&Crl>,
+    reporter: Reporter,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Error> {
+    let Some(crl) = crl else { return Ok(()) };
+    crl.admit(reporter, std::iter::once(leaf).chain(intermediates)).map_err(refused)
 }
 
 fn peer_identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, Error> {

@@ -2,6 +2,8 @@
 
 use mesh_core::{Identity, TrustDomain};
 
+use crate::crl::Revoked;
+
 /// Why a peer whose chain is good is refused all the same. Never worth a retry with the same peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -21,6 +23,12 @@ pub enum VerifyError {
         found: Vec<Identity>,
         /// Identities any of which would have done.
         wanted: Vec<Identity>,
+    },
+    /// A certificate of the peer's chain was revoked by its issuer.
+    #[error("peer certificate is revoked: {revoked}")]
+    Revoked {
+        /// Which one.
+        revoked: Revoked,
     },
     /// The peer's certificate cannot be read.
     #[error("peer certificate cannot be read: {reason}")]

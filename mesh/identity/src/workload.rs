@@ -6,16 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mesh_core::Identity;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 
 use crate::chain::Chain;
+use crate::crl::Crl;
 use crate::error::CertError;
+use crate::key::PrivateKey;
 use crate::spiffe::identities_of;
-use crate::tls::{ALPN_H2, KeyExchange, VERSIONS, provider};
+use crate::tls::{ALPN_H2, TlsPolicy};
 use crate::verifier::{ClientVerifier, ServerVerifier};
 
 /// A leaf with its key, the intermediates to present and the roots to trust. Immutable: renewal makes a new one, and
@@ -31,7 +32,7 @@ pub struct WorkloadCert {
     not_before: SystemTime,
     not_after: SystemTime,
     presented: Arc<SingleCertAndKey>,
-    provider: Arc<CryptoProvider>,
+    policy: TlsPolicy,
     server_config: Arc<ServerConfig>,
 }
 
@@ -56,10 +57,11 @@ impl WorkloadCert {
     /// key or roots cannot be used.
     pub fn new(
         identity: Identity,
-        key: PrivateKeyDer<'static>,
+        key: impl Into<PrivateKey>,
         chain: Chain,
-        key_exchange: KeyExchange,
+        policy: impl Into<TlsPolicy>,
     ) -> Result<Self, CertError> {
+        let (key, policy) = (key.into(), policy.into());
         let bad = |reason: String| CertError::BadChain { identity: identity.clone(), reason };
         let found = identities_of(&chain.leaf).map_err(|e| bad(e.to_string()))?;
         if found.first() != Some(&identity) {
@@ -67,8 +69,7 @@ impl WorkloadCert {
             return Err(CertError::WrongIdentity { found, wanted: identity });
         }
         let info = cert_info(&chain.leaf).ok_or_else(|| bad("leaf cannot be read".to_owned()))?;
-        let provider = provider(key_exchange);
-        let key = provider.key_provider.load_private_key(key).map_err(|e| bad(e.to_string()))?;
+        let key = key.load().map_err(|e| bad(e.to_string()))?;
         let presented_chain = std::iter::once(chain.leaf.clone()).chain(chain.intermediates.iter().cloned()).collect();
         let certified = CertifiedKey::new(presented_chain, key);
         certified.keys_match().map_err(|e| bad(e.to_string()))?;
@@ -76,7 +77,7 @@ impl WorkloadCert {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(chain.roots.iter().cloned());
         let roots = Arc::new(roots);
-        let server_config = server_config(&identity, &roots, &presented, &provider).map_err(bad)?;
+        let server_config = server_config(&identity, &roots, &presented, &policy).map_err(bad)?;
         Ok(Self {
             identity,
             leaf: chain.leaf,
@@ -86,7 +87,7 @@ impl WorkloadCert {
             not_before: info.valid_from,
             not_after: info.valid_to,
             presented,
-            provider,
+            policy,
             server_config,
         })
     }
@@ -122,7 +123,7 @@ impl WorkloadCert {
         self.not_before + lifetime / 2
     }
 
-    /// For accepting tunnels: TLS 1.3, `h2`, a client certificate of our trust domain required. Cheap to call.
+    /// For accepting tunnels: what the policy allows, `h2`, a client certificate of our trust domain required. Cheap to call.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server_config.clone()
@@ -133,9 +134,9 @@ impl WorkloadCert {
     /// # Errors
     /// [`CertError::BadChain`] if the provider cannot do TLS 1.3, which [`WorkloadCert::new`] has already ruled out.
     pub fn client_config(&self, expected: &[Identity]) -> Result<Arc<ClientConfig>, CertError> {
-        let verifier = ServerVerifier::new(self.roots.clone(), expected.to_vec(), self.provider.clone());
-        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(VERSIONS)
+        let verifier = ServerVerifier::new(self.roots.clone(), expected.to_vec(), &self.policy);
+        let mut config = ClientConfig::builder_with_provider(self.policy.provider.clone())
+            .with_protocol_versions(self.policy.versions)
             .map_err(|e| CertError::BadChain { identity: self.identity.clone(), reason: e.to_string() })?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -144,6 +145,12 @@ impl WorkloadCert {
         config.enable_sni = false;
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
+    }
+
+    /// The revocation lists that its handshakes keep to, if any.
+    #[must_use]
+    pub fn crl(&self) -> Option<&Crl> {
+        self.policy.crl.as_ref()
     }
 
     /// What is presented in handshakes, leaf first, for display.
@@ -173,12 +180,12 @@ fn server_config(
     identity: &Identity,
     roots: &Arc<RootCertStore>,
     presented: &Arc<SingleCertAndKey>,
-    provider: &Arc<CryptoProvider>,
+    policy: &TlsPolicy,
 ) -> Result<Arc<ServerConfig>, String> {
     let verifier =
-        ClientVerifier::new(roots.clone(), identity.trust_domain().clone(), provider).map_err(|e| e.to_string())?;
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(VERSIONS)
+        ClientVerifier::new(roots.clone(), identity.trust_domain().clone(), policy).map_err(|e| e.to_string())?;
+    let mut config = ServerConfig::builder_with_provider(policy.provider.clone())
+        .with_protocol_versions(policy.versions)
         .map_err(|e| e.to_string())?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(presented.clone());

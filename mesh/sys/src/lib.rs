@@ -2,11 +2,13 @@
 //!
 //! The only crate that may hold `unsafe`: one call per block, each with its reason.
 
+pub mod memory;
 pub mod mount;
 pub mod netns;
 pub mod nft;
 pub mod packet;
 pub mod process;
+pub mod reuseport;
 pub mod route;
 pub mod seqpacket;
 pub mod socket;

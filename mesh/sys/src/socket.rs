@@ -100,11 +100,8 @@ impl TcpConnectOptions {
 /// # Errors
 /// Without CAP_NET_ADMIN or CAP_NET_RAW in the socket's namespace, or when the address family differs.
 pub fn spoof_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    // Includes what IP_FREEBIND allows.
     set_transparent(socket, source)?;
-    match source {
-        IpAddr::V4(_) => socket.set_freebind_v4(true)?,
-        IpAddr::V6(_) => socket.set_freebind_v6(true)?,
-    }
     bind_address(socket, source)
 }
 
@@ -116,6 +113,26 @@ fn bind_address(socket: &Socket, source: IpAddr) -> io::Result<()> {
         tracing::debug!(%error, "source port is chosen before the destination");
     }
     socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+/// Begins to connect a non-blocking socket; true if it is connected already, as it is within one host. If not, the
+/// socket becomes writable when the attempt has ended.
+///
+/// # Errors
+/// As `connect` gives them.
+pub fn connect_at_once(socket: &Socket, remote: SocketAddr) -> io::Result<bool> {
+    let remote = remote.into();
+    // Within one host the handshake is over before the first call returns, which does not tell; the second one does.
+    for _ in 0..2 {
+        match socket.connect(&remote) {
+            Ok(()) => return Ok(true),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINPROGRESS | libc::EALREADY) => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(false)
 }
 
 /// TCP keep-alive.
@@ -243,6 +260,18 @@ mod tests {
             assert_eq!(listener.accept().unwrap().1, local);
             assert!(local.ip() == any.ip() && local.port() != 0);
         }
+    }
+
+    #[test]
+    fn a_connection_within_the_host_is_there_at_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let remote = listener.local_addr().unwrap();
+        let socket = TcpConnectOptions::default().socket(remote).unwrap();
+        assert!(connect_at_once(&socket, remote).unwrap());
+        assert_eq!(listener.accept().unwrap().1, socket.local_addr().unwrap().as_socket().unwrap());
+        drop(listener);
+        let socket = TcpConnectOptions::default().socket(remote).unwrap();
+        assert_eq!(connect_at_once(&socket, remote).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

@@ -7,20 +7,27 @@
 //!
 //! `scope` is the event's target. Access-log lines use the target [`ACCESS`], so that they can be
 //! switched on and off apart from everything else.
+//!
+//! Ordinary events are formatted where they happen; they are rare. What is logged once per
+//! connection goes through [`record`]: only the facts are kept there and then, and the writer thread
+//! puts them into words.
 
 mod layout;
+mod line;
 mod writer;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use layout::LineLayer;
-use writer::Writer;
+pub use line::Line;
+pub use writer::Record;
+use writer::{Kind, Writer};
 
 /// Target of access-log events.
 pub const ACCESS: &str = "access";
@@ -112,12 +119,27 @@ pub fn build(
     sink: Box<dyn io::Write + Send>,
 ) -> Result<(impl Subscriber + Send + Sync, LogHandle), LogError> {
     let filter = parse(&options.default_filter)?;
-    let writer = Writer::start(options.component, sink).map_err(LogError::Thread)?;
+    let writer = Writer::start(options.component, options.format, sink).map_err(LogError::Thread)?;
     let (filter, reload) = reload::Layer::new(filter);
     let lines = LineLayer::new(options.format, writer.clone());
     let subscriber = Registry::default().with(filter).with(lines);
     let filters = Filters { current: options.default_filter.clone(), default: options.default_filter };
     Ok((subscriber, LogHandle { filters: Arc::new(Mutex::new(filters)), reload, writer }))
+}
+
+/// Logs something that the writer thread puts into words. The caller has asked the filter before, with
+/// [`tracing::enabled!`], so that what is switched off costs nothing. Blocks while the queue of the
+/// calling thread is full: 10,000 lines.
+pub fn record(level: Level, scope: &'static str, message: &'static str, record: Arc<dyn Record>) {
+    let mut record = Some(record);
+    tracing::dispatcher::get_default(|dispatch| {
+        // Some other subscriber would not know what to do with a record.
+        if let Some(lines) = dispatch.downcast_ref::<LineLayer>()
+            && let Some(record) = record.take()
+        {
+            lines.writer.record(Kind { level, scope, message }, record);
+        }
+    });
 }
 
 /// Changes the filter while running, and flushes. Cheap to clone.

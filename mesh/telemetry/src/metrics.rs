@@ -10,6 +10,7 @@ use axum::routing::get;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::registry;
+use tower_http::compression::CompressionLayer;
 
 pub use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 pub use prometheus_client::metrics::counter::Counter;
@@ -59,20 +60,22 @@ impl Registry {
     }
 
     /// The current values in the form that an `Accept` header asks for, and its content type.
-    /// OpenMetrics only when it is named, as Prometheus itself does.
+    /// OpenMetrics only when it is named and not liked less than plain text.
     #[must_use]
     pub fn encode_for(&self, accept: Option<&str>) -> (&'static str, String) {
         let openmetrics = self.encode();
-        if accept.is_some_and(|value| value.contains("application/openmetrics-text")) {
+        if accept.is_some_and(prefers_openmetrics) {
             (OPENMETRICS, openmetrics)
         } else {
             (PROMETHEUS, classic(&openmetrics))
         }
     }
 
-    /// Serves the metrics on `/metrics` and `/stats/prometheus`.
+    /// Serves the metrics on `/metrics` and `/stats/prometheus`, compressed for who takes gzip, zstd,
+    /// br or deflate.
     pub fn router(&self) -> Router {
-        Router::new().route("/metrics", get(scrape)).route("/stats/prometheus", get(scrape)).with_state(self.clone())
+        let routes = Router::new().route("/metrics", get(scrape)).route("/stats/prometheus", get(scrape));
+        routes.layer(CompressionLayer::new()).with_state(self.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, registry::Registry> {
@@ -93,6 +96,16 @@ async fn scrape(
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let (content_type, body) = registry.encode_for(accept);
     ([(header::CONTENT_TYPE, content_type)], body)
+}
+
+fn prefers_openmetrics(accept: &str) -> bool {
+    let weight = |kind: &str| {
+        let mut offers = accept.split(',').map(|offer| offer.split(';').map(str::trim));
+        let mut parameters = offers.find_map(|mut parts| (parts.next() == Some(kind)).then_some(parts))?;
+        let weight = parameters.find_map(|parameter| parameter.strip_prefix("q="));
+        Some(weight.map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0)))
+    };
+    weight("application/openmetrics-text").is_some_and(|open| open > 0.0 && open >= weight("text/plain").unwrap_or(0.0))
 }
 
 /// OpenMetrics text turned into the classic format: the family of a counter carries the `_total`
@@ -130,6 +143,10 @@ fn push_line(out: &mut String, line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
     use super::*;
 
     fn sample() -> Registry {
@@ -145,12 +162,46 @@ mod tests {
 
     #[test]
     fn openmetrics_is_sent_only_when_asked_for() {
-        let (kind, body) = sample().encode_for(Some("application/openmetrics-text;version=1.0.0"));
-        assert_eq!(kind, OPENMETRICS);
-        assert!(body.ends_with("# EOF\n"), "{body}");
-        let (kind, body) = sample().encode_for(None);
-        assert_eq!(kind, PROMETHEUS);
-        assert!(!body.contains("EOF"), "{body}");
+        let table = [
+            (Some("application/openmetrics-text;version=1.0.0"), OPENMETRICS),
+            (
+                Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"),
+                OPENMETRICS,
+            ),
+            (Some("text/plain, application/openmetrics-text;q=0.4"), PROMETHEUS),
+            (Some("application/openmetrics-text;q=0"), PROMETHEUS),
+            (Some("*/*"), PROMETHEUS),
+            (None, PROMETHEUS),
+        ];
+        for (accept, expected) in table {
+            let (kind, body) = sample().encode_for(accept);
+            assert_eq!(kind, expected, "{accept:?}");
+            assert_eq!(body.ends_with("# EOF\n"), kind == OPENMETRICS, "{accept:?}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scrape_is_compressed_as_the_client_asks() {
+        let registry = sample();
+        let requests: Family<Vec<(&str, String)>, Counter> = Family::default();
+        for n in 0..50 {
+            requests.get_or_create_owned(&vec![("n", n.to_string())]).inc();
+        }
+        registry.register("many", "Long enough to be worth it", requests);
+        for encoding in ["gzip", "zstd", "br", "deflate"] {
+            for path in ["/metrics", "/stats/prometheus"] {
+                let request = Request::get(path).header(header::ACCEPT_ENCODING, encoding);
+                let answer = registry.router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+                assert_eq!(answer.headers()[header::CONTENT_ENCODING], encoding);
+                assert_eq!(answer.headers()[header::CONTENT_TYPE], PROMETHEUS);
+                let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+                assert!(body.len() < registry.encode().len() / 2, "{encoding}: {}", body.len());
+            }
+        }
+        let plain = registry.router().oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
+        assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
+        let body = to_bytes(plain.into_body(), 1 << 20).await.unwrap();
+        assert_eq!(body, registry.encode_for(None).1.as_bytes());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 
 /// The set of tasks that must finish before traffic may be sent here. Clones share the set.
@@ -13,6 +13,8 @@ use axum::routing::get;
 pub struct Readiness {
     /// Name to the number of tasks of that name that are pending.
     pending: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// Name to what it waits for, of tasks that have said so.
+    reasons: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Readiness {
@@ -44,9 +46,23 @@ impl Readiness {
         self.lock().keys().cloned().collect()
     }
 
-    /// Serves `/healthz/ready`: 200 `ready`, else 500 naming the pending tasks.
+    /// Says what a pending task waits for; shown for as long as the task is pending.
+    pub fn explain(&self, name: &str, reason: impl Into<String>) {
+        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.insert(name.to_owned(), reason.into());
+    }
+
+    /// One line for each pending task that has said what it waits for.
+    fn reasons(&self, pending: &[String]) -> String {
+        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = pending.iter().filter_map(|name| Some((name, reasons.get(name)?)));
+        known.map(|(name, reason)| format!("{name}: {reason}\n")).collect()
+    }
+
+    /// Serves `/healthz/ready`: 200 `ready`, else 500 naming the pending tasks and what they wait for. GET only.
     pub fn router(&self) -> Router {
-        Router::new().route("/healthz/ready", get(answer)).with_state(self.clone())
+        // A HEAD would otherwise be answered like a GET.
+        Router::new().route("/healthz/ready", get(answer).head(only_get)).with_state(self.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
@@ -99,6 +115,11 @@ impl Gate {
         }
     }
 
+    /// Says what the task waits for; shown while it is pending.
+    pub fn explain(&self, reason: impl Into<String>) {
+        self.readiness.explain(&self.name, reason);
+    }
+
     /// Whether the last call said ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -111,12 +132,21 @@ async fn answer(State(readiness): State<Readiness>) -> (StatusCode, String) {
     if pending.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
-        (StatusCode::INTERNAL_SERVER_ERROR, format!("not ready, pending: {}\n", pending.join(", ")))
+        let reasons = readiness.reasons(&pending);
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("not ready, pending: {}\n{reasons}", pending.join(", ")))
     }
+}
+
+async fn only_get() -> (StatusCode, [(HeaderName, &'static str); 1]) {
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")])
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
     use super::*;
 
     #[test]
@@ -144,13 +174,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_endpoint_names_what_is_pending() {
+    async fn ops_row_8_the_endpoint_names_what_is_pending() {
         let readiness = Readiness::new();
-        let task = readiness.register("state manager");
+        let (task, other) = (readiness.register("state manager"), readiness.register("proxy"));
         let (status, body) = answer(State(readiness.clone())).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(body.contains("state manager"), "{body}");
+        assert!(body.contains("proxy, state manager"), "{body}");
         task.done();
+        other.done();
         assert_eq!(answer(State(readiness)).await, (StatusCode::OK, "ready\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
+        let status = async |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            Readiness::new().router().oneshot(request).await.unwrap().status()
+        };
+        assert_eq!(status("GET", "/healthz/ready").await, StatusCode::OK);
+        assert_eq!(status("GET", "/healthz").await, StatusCode::NOT_FOUND);
+        assert_eq!(status("POST", "/healthz/ready").await, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(status("HEAD", "/healthz/ready").await, StatusCode::METHOD_NOT_ALLOWED);
     }
 }

@@ -32,6 +32,25 @@ pub mod zds {
     tonic::include_proto!("istio.workload.zds");
 }
 
+/// Our own additions (`meltemi.v1`), which other implementations ignore.
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub, unused_qualifications)] // generated
+pub mod meltemi {
+    tonic::include_proto!("meltemi.v1");
+
+    /// Name of the extension of a service that holds [`WaypointRequired`].
+    pub const WAYPOINT_REQUIRED: &str = "meltemi.waypoint-required";
+    /// Type URL of [`WaypointRequired`].
+    pub const WAYPOINT_REQUIRED_TYPE: &str = "type.googleapis.com/meltemi.v1.WaypointRequired";
+    /// Metadata of a stream's request: which extensions the client understands, separated by commas.
+    pub const EXTENSIONS_HEADER: &str = "x-meltemi-extensions";
+    /// Metadata of a stream's response: which promises hold, as `name=strict` or `name=reference`.
+    pub const PROMISES_HEADER: &str = "x-meltemi-promises";
+    /// In [`EXTENSIONS_HEADER`]: the client reads [`PROMISES_HEADER`].
+    pub const PROMISES_EXTENSION: &str = "promises";
+    /// In [`EXTENSIONS_HEADER`]: the client enforces [`WaypointRequired`].
+    pub const WAYPOINT_REQUIRED_EXTENSION: &str = "waypoint-required";
+}
+
 /// Type URLs of the resources that delta xDS carries.
 pub mod type_url {
     /// [`crate::workload::Address`]: workloads and services.

@@ -2,16 +2,19 @@
 //!
 //! - [`DeltaClient`]: the protocol as a state machine without I/O: responses in, requests out.
 //! - [`Reconnect`]: how long to wait before the next stream.
-//! - [`run`]: the gRPC shell around both.
+//! - [`Demand`]: asks for single resources by name, where not all of a type are subscribed to.
+//! - [`run`]: the gRPC shell around all of them.
 
 mod channel;
 mod delta;
+mod demand;
 mod reconnect;
 mod shell;
 
 pub use delta::{DeltaClient, Handled};
+pub use demand::{Demand, DemandError, Demands};
 pub use reconnect::{Reconnect, StreamEnd};
-pub use shell::{Config, Observer, RootSource, TokenSource, Unobserved, run};
+pub use shell::{Config, Observer, RootSource, TokenSource, Unobserved, run, run_on_demand};
 
 /// Decodes and applies resources. One call is one response: everything in it must become visible
 /// at once.

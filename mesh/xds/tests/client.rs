@@ -14,7 +14,8 @@ use mesh_wire::discovery::aggregated_discovery_service_server::{
 };
 use mesh_wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource};
 use mesh_xds::client::{
-    Config, DeltaClient, Handler, Observer, Rejection, Resource, RootSource, StreamEnd, TokenSource, run,
+    Config, DeltaClient, Demand, Handler, Observer, Rejection, Resource, RootSource, StreamEnd, TokenSource, run,
+    run_on_demand,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
@@ -65,7 +66,9 @@ impl AggregatedDiscoveryService for Script {
         let headers = request.metadata().clone();
         let session = Session { headers, requests: request.into_inner(), responses };
         self.0.lock().await.send(session).await.map_err(|_| Status::unavailable("script is over"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let mut response: Response<Responses> = Response::new(Box::pin(ReceiverStream::new(stream)));
+        response.metadata_mut().insert("x-promises", "some=strict".parse().unwrap());
+        Ok(response)
     }
 }
 
@@ -100,11 +103,20 @@ impl Handler for Store {
 enum Event {
     Ready,
     Ended(&'static str),
+    Refused(String),
 }
 
 struct Events(mpsc::Sender<Event>);
 
 impl Observer for Events {
+    fn opened(&mut self, headers: &MetadataMap) {
+        assert_eq!(headers.get("x-promises").unwrap(), "some=strict");
+    }
+
+    fn refused(&mut self, type_url: &str, rejected: &[Rejection]) {
+        let _ = self.0.try_send(Event::Refused(format!("{type_url} {}", rejected[0].name)));
+    }
+
     fn terminated(&mut self, end: &StreamEnd) {
         let _ = self.0.try_send(Event::Ended(end.reason()));
     }
@@ -180,6 +192,7 @@ async fn a_whole_life_subscribe_apply_refuse_reconnect_resume() {
     let refused = session.request().await;
     assert_eq!(refused.response_nonce, "n1");
     assert_eq!(refused.error_detail.unwrap().message, "ill: value: bad, expected good");
+    assert_eq!(soon(client.events.recv()).await, Some(Event::Refused(format!("{A} ill"))));
     session.respond(response(B, "n2", &[], &[])).await;
     assert_eq!(session.request().await.error_detail, None);
     session.respond(response(A, "n3", &[("ill", "8", "well")], &[])).await;
@@ -269,4 +282,46 @@ async fn a_root_that_appears_later_is_picked_up() {
     assert_eq!(soon(client.events.recv()).await, Some(Event::Ended("ConnectionError")));
     std::fs::write(path, &tls.root_pem).unwrap();
     soon(sessions.recv()).await.unwrap();
+}
+
+#[tokio::test]
+async fn on_demand_one_question_for_all_and_the_store_first() {
+    let (addr, mut sessions) = serve(None).await;
+    let store = Store::default();
+    let (demand, demands) = Demand::channel();
+    let client = DeltaClient::new(Node::default(), &[A, B]).on_demand(A);
+    let (sender, _events) = mpsc::channel(64);
+    let config = config(format!("http://{addr}"));
+    let task = tokio::spawn(run_on_demand(config, client, store.clone(), Events(sender), demands));
+    let ask = |name: &'static str| {
+        let (demand, store) = (demand.clone(), store.clone());
+        tokio::spawn(async move {
+            demand.fetch(name, Duration::from_secs(20)).await.unwrap();
+            store.0.lock().unwrap().contains_key("pod")
+        })
+    };
+    // Asked before there is a stream, and by two.
+    let (first, second) = (ask("n/10.0.0.7"), ask("n/10.0.0.7"));
+    let mut session = soon(sessions.recv()).await.unwrap();
+    assert_eq!(session.request().await.resource_names_subscribe, ["*"]);
+    session.request().await;
+    let question = session.request().await;
+    assert_eq!((question.type_url.as_str(), question.resource_names_subscribe), (A, vec!["n/10.0.0.7".to_owned()]));
+    // The stream breaks before the answer: the name is waited for on the next one.
+    session.end(Status::unavailable("transport is closing")).await;
+    let mut session = soon(sessions.recv()).await.unwrap();
+    let again = session.request().await;
+    assert_eq!(again.initial_resource_versions.into_iter().collect::<Vec<_>>(), [("n/10.0.0.7".into(), String::new())]);
+    session.request().await;
+    let mut answer = response(A, "n1", &[("pod", "1", "x")], &[]);
+    answer.resources[0].aliases = vec!["n/10.0.0.7".into()];
+    session.respond(answer).await;
+    assert!(soon(first).await.unwrap() && soon(second).await.unwrap(), "the store is filled before anybody wakes");
+    assert_eq!(session.request().await.response_nonce, "n1");
+    // What is not there is an answer, too.
+    let absent = ask("n/10.9.9.9");
+    assert_eq!(session.request().await.resource_names_subscribe, ["n/10.9.9.9"]);
+    session.respond(response(A, "n2", &[], &["n/10.9.9.9"])).await;
+    soon(absent).await.unwrap();
+    task.abort();
 }

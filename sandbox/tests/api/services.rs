@@ -17,7 +17,7 @@ fn service(name: &str, spec: Value) -> Value {
 #[tokio::test]
 async fn services_get_addresses_and_keep_them() {
     let server = Server::start();
-    let created = server.create(SERVICES, service("web", json!({}))).await;
+    let created = server.create(SERVICES, service("web", json!({"ipFamilyPolicy": "PreferDualStack"}))).await;
     let spec = &created["spec"];
     assert_eq!(
         (&spec["type"], &spec["sessionAffinity"], &spec["ipFamilyPolicy"]),
@@ -56,7 +56,7 @@ async fn headless_external_and_node_port_services() {
     let server = Server::start();
     let headless = server.create(SERVICES, service("headless", json!({"clusterIP": "None"}))).await;
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
-    assert_eq!(headless["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    assert_eq!(headless["spec"]["ipFamilies"], json!(["IPv4"]));
     let external = server
         .create(SERVICES, service("external", json!({"type": "ExternalName", "externalName": "example.org"})))
         .await;

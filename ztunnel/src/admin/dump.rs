@@ -10,7 +10,7 @@ use crate::start::VERSION;
 
 pub(super) fn dump(admin: &Admin) -> Value {
     let mut out: Map<String, Value> = admin.shared.state.snapshot().dump();
-    out.insert("staticConfig".to_owned(), json!({}));
+    out.insert("staticConfig".to_owned(), admin.shared.static_config.clone());
     out.insert("version".to_owned(), json!({"version": VERSION, "component": "ztunnel"}));
     out.insert("config".to_owned(), admin.shared.config.to_json());
     let certificates = admin.shared.certs.list().into_iter();

@@ -2,14 +2,18 @@
 
 use super::reader::Reader;
 
-/// Workers from the settings and the cores of this machine; at least 1.
-pub(super) fn workers(read: &mut Reader<'_>) -> usize {
+/// Workers from the settings, the mesh configuration and the cores of this machine; at least 1.
+pub(super) fn workers(read: &mut Reader<'_>, concurrency: Option<u16>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores = cpus(read, "ZTUNNEL_CPU_LIMIT").unwrap_or(cores);
     let request = cpus(read, "ZTUNNEL_RESOURCE_CPU_REQUEST");
     let limit = cpus(read, "ZTUNNEL_RESOURCE_CPU_LIMIT");
     let chosen = match read.optional("ZTUNNEL_WORKER_THREADS") {
-        None => automatic(cores, request, limit),
+        None => match concurrency {
+            None => automatic(cores, request, limit),
+            Some(0) => cores,
+            Some(count) => count.into(),
+        },
         Some(text) => explicit(&text, cores).unwrap_or_else(|| {
             read.error(format!("ZTUNNEL_WORKER_THREADS={text:?}: expected a number or a percentage such as 50%"));
             1

@@ -11,11 +11,31 @@ use mesh_core::env::Env;
 pub(super) struct Reader<'a> {
     env: &'a Env,
     errors: Vec<String>,
+    /// Names that were asked for, for the documentation's test.
+    #[cfg(test)]
+    asked: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(env: &'a Env) -> Self {
-        Self { env, errors: Vec::new() }
+        Self {
+            env,
+            errors: Vec::new(),
+            #[cfg(test)]
+            asked: std::cell::RefCell::default(),
+        }
+    }
+
+    /// Everything is asked for here.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        #[cfg(test)]
+        self.asked.borrow_mut().insert(name.to_owned());
+        self.env.get(name)
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> std::collections::BTreeSet<String> {
+        self.asked.borrow().clone()
     }
 
     pub(super) fn errors(self) -> Vec<String> {
@@ -28,7 +48,7 @@ impl<'a> Reader<'a> {
 
     /// The value, which may be empty when it was set so.
     pub(super) fn text(&self, name: &str, default: &str) -> String {
-        self.env.get(name).unwrap_or(default).to_owned()
+        self.get(name).unwrap_or(default).to_owned()
     }
 
     /// The value of the first that is set and not empty.
@@ -38,14 +58,23 @@ impl<'a> Reader<'a> {
 
     /// The value, unless empty.
     pub(super) fn optional(&self, name: &str) -> Option<String> {
-        self.env.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
+        self.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
     pub(super) fn bool(&mut self, name: &str, default: bool) -> bool {
+        // For the list of names only; the value is read next.
+        let _ = self.get(name);
         self.env.bool(name, default).unwrap_or_else(|error| {
             self.errors.push(error);
             default
         })
+    }
+
+    /// All settings whose name starts with `prefix`, with the rest of the name.
+    pub(super) fn prefixed(&self, prefix: &str) -> Vec<(String, String)> {
+        #[cfg(test)]
+        self.asked.borrow_mut().insert(format!("{prefix}*"));
+        self.env.with_prefix(prefix).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, default: T) -> T {

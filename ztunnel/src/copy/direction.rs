@@ -38,8 +38,15 @@ enum Stage {
 }
 
 impl Direction {
-    /// Moves bytes until neither side can go on, or the direction has ended.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<()> {
+    /// Moves bytes until neither side can go on, or the direction has ended. It is the `last` one if the other has
+    /// ended well.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut impl Side,
+        to: &mut impl Side,
+        last: bool,
+    ) -> Poll<()> {
         loop {
             match self.stage {
                 Stage::Copying => match ready!(self.poll_copy(cx, from, to)) {
@@ -51,7 +58,7 @@ impl Direction {
                     Err(error) => self.fail(error),
                 },
                 Stage::Closing => {
-                    if let Err(error) = ready!(to.poll_finish(cx)) {
+                    if let Err(error) = ready!(to.poll_finish(cx, last)) {
                         self.failure.get_or_insert(error);
                     }
                     self.stage = Stage::Ended;
@@ -61,13 +68,28 @@ impl Direction {
         }
     }
 
+    /// Counts what was written before the relay began.
+    pub(super) fn begin_at(&mut self, written: u64) {
+        self.written = written;
+    }
+
     pub(super) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Whether it has ended, with all that the source had to say.
+    pub(super) fn ended_well(&self) -> bool {
+        self.stage == Stage::Ended && self.failure.is_none()
     }
 
     /// The source failed rather than ended: it takes no bytes any more, either.
     pub(super) fn source_lost(&self) -> bool {
         self.source_lost
+    }
+
+    /// Whether either of its ends has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
     }
 
     /// Gives up what is pending: the writer is known to be gone.

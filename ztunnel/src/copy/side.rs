@@ -27,11 +27,11 @@ pub trait Side {
     /// The end takes no more.
     fn poll_write(&mut self, cx: &mut Context<'_>, pending: &mut VecDeque<Bytes>) -> Poll<io::Result<usize>>;
 
-    /// Says that no more will be written.
+    /// Says that no more will be written. If this is `last`, all was read as well and the end is about to be dropped.
     ///
     /// # Errors
     /// The end failed before.
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_finish(&mut self, cx: &mut Context<'_>, last: bool) -> Poll<io::Result<()>>;
 
     /// Ready if the end is known to take no more, even though nothing was written. Ends that cannot know stay pending.
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
@@ -103,8 +103,9 @@ impl Side for TcpSide {
         Poll::Ready(Ok(written))
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_finish(&mut self, cx: &mut Context<'_>, last: bool) -> Poll<io::Result<()>> {
+        // Closing a socket that has nothing left to read says the same.
+        if last { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_shutdown(cx) }
     }
 
     fn poll_refused(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -135,7 +136,7 @@ impl Side for H2Stream {
         Poll::Ready(Ok(written))
     }
 
-    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_finish(&mut self, _cx: &mut Context<'_>, _last: bool) -> Poll<io::Result<()>> {
         Poll::Ready(self.finish())
     }
 

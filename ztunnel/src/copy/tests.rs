@@ -136,3 +136,32 @@ fn an_idle_relay_is_small() {
         size_of::<Relay<TcpSide, mesh_hbone::H2Stream>>()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_connection_does_not_outlive_its_peer_for_the_sake_of_a_deaf_one() {
+    let ((client, client_side), (server, server_side)) = (pair().await, pair().await);
+    // More than socket buffers and the relay hold.
+    let flood = tokio::spawn(async move {
+        let mut client = client;
+        while tokio::time::timeout(std::time::Duration::from_millis(100), client.write_all(&[7; 65_536])).await.is_ok()
+        {
+        }
+        // A reset, which the relay finds out when it writes.
+        client.set_zero_linger().unwrap();
+    });
+    let mut relay = Relay::new(client_side, server_side);
+    let counted = Counted::default();
+    let mut server = server;
+    let speaks = async {
+        flood.await.unwrap();
+        // The application goes on speaking, but never listens.
+        while server.write_all(b"hello").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = relay.run(&counted) => {}
+        () = speaks => {}
+        () = tokio::time::sleep(std::time::Duration::from_secs(60)) => panic!("the relay goes on for ever"),
+    }
+}

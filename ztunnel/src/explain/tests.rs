@@ -9,6 +9,7 @@ use super::*;
 use crate::state::fixture::*;
 
 const DOMAIN: &str = "cluster.local";
+const STRICT: Strict = Strict { waypoint_required: true, policy_before_traffic: true };
 
 fn world() -> World {
     let cart = "shop/cart.shop.svc.cluster.local";
@@ -21,7 +22,7 @@ fn world() -> World {
 }
 
 fn ask(world: &World, src: &str, dst: &str) -> Value {
-    explain(&world.snapshot(), DOMAIN, src, dst).unwrap()
+    explain(&world.snapshot(), STRICT, DOMAIN, src, dst).unwrap()
 }
 
 #[test]
@@ -80,6 +81,17 @@ fn a_policy_that_is_not_known_yet_denies() {
 }
 
 #[test]
+fn a_policy_that_is_not_known_is_left_out_where_the_reference_holds() {
+    let mut named = backs(pod("shop/cart-1", "10.1.0.77"), "shop/cart.shop.svc.cluster.local", &[(80, 8080)]);
+    named.authorization_policies = vec!["shop/late".into()];
+    let snapshot = world().with([address(named)]).snapshot();
+    let reference = Strict { waypoint_required: false, policy_before_traffic: false };
+    let answer = explain(&snapshot, reference, DOMAIN, "web/api", "cart.shop:80").unwrap();
+    assert_eq!(answer["verdict"]["allowed"], true, "{answer}");
+    assert_eq!(answer["verdict"]["missingPolicies"][0], "shop/late");
+}
+
+#[test]
 fn refusals_and_unknown_addresses_are_explained() {
     let answer = ask(&world(), "web/api", "cart.shop:81");
     assert_eq!(answer["path"]["kind"], "refused");
@@ -89,9 +101,55 @@ fn refusals_and_unknown_addresses_are_explained() {
 
 #[test]
 fn bad_questions_say_what_is_wrong() {
-    let error = |src: &str, dst: &str| explain(&world().snapshot(), DOMAIN, src, dst).unwrap_err().to_string();
+    let error = |src: &str, dst: &str| explain(&world().snapshot(), STRICT, DOMAIN, src, dst).unwrap_err().to_string();
     assert!(error("web/nobody", "cart.shop:80").contains("\"web/nobody\" is not known"));
     assert!(error("web/api", "cart.shop").contains("is not <host or address>:<port>"));
     assert!(error("web/api", "cart.shop:http").contains("is not <host or address>:<port>"));
     assert!(error("web/api", "nowhere:80").contains("\"nowhere\" is not known"));
+}
+
+#[test]
+fn a_service_of_another_network_shows_its_gateway_and_leaves_the_verdict_open() {
+    let cart = "shop/cart.shop.svc.cluster.local";
+    let remote = wire::Workload {
+        network: "n2".into(),
+        network_gateway: Some(gateway("net/east.example")),
+        ..backs(pod("shop/cart-1", ""), cart, &[(80, 80)])
+    };
+    let identity = "spiffe://cluster.local/ns/shop/sa/cart";
+    let named =
+        wire::Service { subject_alt_names: vec![identity.into()], ..service(cart, &["172.20.0.9"], &[(80, 8080)]) };
+    let east =
+        wire::Workload { hostname: "east.example".into(), network: "n2".into(), ..pod("net/east", "192.0.2.10") };
+    let world = world().with([address(remote), service_address(named), address(east)]);
+    let answer = ask(&world, "web/api", "cart.shop:80");
+    assert_eq!(answer["path"]["kind"], "double-hbone", "{answer}");
+    assert_eq!(answer["path"]["dial"], "192.0.2.10:15008");
+    assert_eq!(answer["path"]["authority"], "cart.shop.svc.cluster.local:80");
+    assert_eq!(answer["path"]["expectedIdentities"][0], identity);
+    assert_eq!(answer["destination"]["gateway"]["name"], "east");
+    assert!(answer["verdict"]["allowed"].is_null(), "nobody here knows the policies there: {answer}");
+}
+
+#[test]
+fn a_way_past_a_required_waypoint_is_shown_as_refused() {
+    use mesh_wire::meltemi::WAYPOINT_REQUIRED;
+    let cart = "shop/cart.shop.svc.cluster.local";
+    let mut world = world();
+    let mut guarded = service(cart, &["172.20.0.9"], &[(80, 8080)]);
+    guarded.waypoint = Some(gateway("shop/waypoint.svc"));
+    guarded.extensions = vec![wire::Extension { name: WAYPOINT_REQUIRED.into(), config: None }];
+    world.add([
+        service_address(guarded),
+        service_address(service("shop/waypoint.svc", &[], &[(15008, 15008)])),
+        address(backs(pod("shop/waypoint", "10.1.0.20"), "shop/waypoint.svc", &[(15008, 15008)])),
+    ]);
+    let answer = ask(&world, "web/api", "shop/cart-1:8080");
+    assert_eq!(
+        (&answer["verdict"]["allowed"], &answer["verdict"]["waypointRequiredBy"]),
+        (&json!(false), &json!(cart))
+    );
+    assert!(answer["verdict"]["reason"].as_str().unwrap().contains("is not its waypoint"), "{answer}");
+    assert_eq!(ask(&world, "web/api", "cart.shop:80")["verdict"]["allowed"], true);
+    assert_eq!(ask(&world, "shop/waypoint", "shop/cart-1:8080")["verdict"]["allowed"], true);
 }

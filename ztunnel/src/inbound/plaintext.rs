@@ -62,11 +62,13 @@ async fn resolve(worker: &PodWorker, accepted: &Accepted) -> Result<Resolved, (S
     let peer = accepted.peer;
     let dialled =
         original_dst(&accepted.tcp).map_err(|e| (peer, format!("original destination cannot be read: {e}")))?;
-    let dst = route::inbound_plaintext(dialled).map_err(|refusal| (dialled, refusal.reason))?;
+    let local = worker.shared.state.snapshot().local.clone();
+    let dst = route::inbound_plaintext(&local, dialled).map_err(|refusal| (dialled, refusal.reason))?;
     let Some(workload) = worker.await_workload().await else {
         let error = format!("workload {}/{} is not known to this proxy yet", worker.pod.namespace, worker.pod.name);
         return Err((dst, error));
     };
+    worker.learn_arriving(peer.ip(), None).await;
     let snapshot = worker.shared.state.snapshot();
     let source = snapshot.workload_by_ip(&NetworkAddr::new(snapshot.local.network.clone(), peer.ip())).cloned();
     let service = route::destination_service(&snapshot, &workload, dst.port(), None);
@@ -78,6 +80,7 @@ async fn connect(worker: &PodWorker, resolved: &Resolved) -> Result<(TcpStream, 
     let question = Question {
         info: resolved.info(),
         identity: None,
+        proof: None,
         destination: resolved.dst,
         source: resolved.source.as_ref(),
         workload: &resolved.workload,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 use mesh_core::NetworkAddr;
-use mesh_hbone::{Baggage, ConnectRequest, H2Stream, forwarded};
+use mesh_hbone::forwarded::{self, FORWARDED_NETWORK};
+use mesh_hbone::{Baggage, ConnectRequest, H2Stream};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::authorize::{Question, authorize};
@@ -16,9 +18,11 @@ use crate::connections::{ConnectionInfo, Protocol, Registered};
 use crate::copy::{Relay, TcpSide};
 use crate::failure::Failure;
 use crate::joined::{Joined, Work, in_stages};
+use crate::limits::CONNECT_BUDGET;
 use crate::pod::PodWorker;
+use crate::proxy_protocol::Header;
 use crate::report::{self, BaggagePeer, Direction, Peer, ResponseFlag};
-use crate::route::{self, InboundTarget};
+use crate::route::{self, InboundRefusal, InboundTarget};
 use crate::state::{Snapshot, Workload};
 
 /// A request and the tunnel it came through.
@@ -44,6 +48,13 @@ struct Early {
     error: String,
 }
 
+impl From<InboundRefusal> for Early {
+    fn from(refusal: InboundRefusal) -> Self {
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        Self { status, error: refusal.reason }
+    }
+}
+
 /// One stream from its request to its access-log line.
 pub(super) fn serve(worker: Rc<PodWorker>, arrival: Arrival) -> Work {
     in_stages(open(worker, arrival))
@@ -52,6 +63,8 @@ pub(super) fn serve(worker: Rc<PodWorker>, arrival: Arrival) -> Work {
 /// Everything up to the first byte.
 async fn open(worker: Rc<PodWorker>, arrival: Arrival) -> Option<Work> {
     let Arrival { tunnel, request, full } = arrival;
+    let authority = request.authority().and_then(|text| text.parse::<SocketAddr>().ok());
+    worker.learn_arriving(tunnel.peer.ip(), authority.map(|addr| addr.ip())).await;
     let resolved = match check(&request, full).and_then(|()| resolve(&worker, &tunnel, &request)) {
         Ok(resolved) => resolved,
         Err(early) => {
@@ -90,15 +103,13 @@ fn check(request: &ConnectRequest, full: bool) -> Result<(), Early> {
 fn resolve(worker: &PodWorker, tunnel: &Tunnel, request: &ConnectRequest) -> Result<Resolved, Early> {
     let bad = |error: &str| Early { status: StatusCode::BAD_REQUEST, error: error.to_owned() };
     let authority = request.authority().ok_or_else(|| bad("request has no authority"))?;
+    route::check_authority(authority)?;
     let Some(workload) = worker.pod.workload(&worker.shared) else {
         let error = format!("workload {}/{} is not known to this proxy", worker.pod.namespace, worker.pod.name);
         return Err(Early { status: StatusCode::SERVICE_UNAVAILABLE, error });
     };
     let snapshot = worker.shared.state.snapshot();
-    let target = route::inbound(&snapshot, &workload, authority, tunnel.local).map_err(|refusal| Early {
-        status: StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-        error: refusal.reason,
-    })?;
+    let target = route::inbound(&snapshot, &workload, authority, tunnel.local)?;
     let host = forwarded::host(request.headers());
     let service = target
         .service
@@ -126,6 +137,7 @@ async fn accept(
     let question = Question {
         info: resolved.info(tunnel),
         identity: tunnel.identity.clone(),
+        proof: Some(tunnel.proof.clone()),
         destination: resolved.target.addr,
         source: resolved.source.workload.as_ref(),
         workload: &resolved.workload,
@@ -137,7 +149,8 @@ async fn accept(
             return Err(denied);
         }
     };
-    let connecting = worker.sockets.connect(resolved.target.addr, Some(tunnel.peer.ip()));
+    let source = resolved.target.keep_source.then(|| tunnel.peer.ip());
+    let connecting = worker.sockets.connect(resolved.target.addr, source);
     let connected = tokio::select! {
         // A denial must not lose a draw against an application that answers.
         biased;
@@ -151,17 +164,31 @@ async fn accept(
         connected = connecting => connected,
     };
     match connected {
-        Ok(application) => {
+        Ok(mut application) => {
             let describe = worker.pod.settings.response_baggage;
             let baggage = if describe { worker.baggage(&resolved.workload) } else { None };
             let gone = |e| Failure::new(ResponseFlag::Connect, format!("client left before it was accepted: {e}"));
             let stream = request.accept(baggage).map_err(gone)?;
+            if let Some(destination) = resolved.target.announce {
+                let header = Header { source: tunnel.peer, destination, identity: tunnel.identity.as_ref() };
+                announce(&mut application, &header).await?;
+            }
             Ok(Opened { stream, application, registered })
         }
         Err(error) => {
             request.reject(StatusCode::SERVICE_UNAVAILABLE);
             Err(error.into())
         }
+    }
+}
+
+/// Tells the application of the connection, before any byte of it.
+async fn announce(application: &mut TcpStream, header: &Header<'_>) -> Result<(), Failure> {
+    let failed = |e: String| Failure::new(ResponseFlag::Connect, format!("PROXY header was not taken: {e}"));
+    // A fresh socket has room for it, so this waits for nothing.
+    match tokio::time::timeout(CONNECT_BUDGET, application.write_all(&header.encode())).await {
+        Ok(written) => written.map_err(|e| failed(e.to_string())),
+        Err(_) => Err(failed(format!("no room within {CONNECT_BUDGET:?}"))),
     }
 }
 
@@ -177,18 +204,20 @@ fn source_of(snapshot: &Snapshot, tunnel: &Tunnel, headers: &HeaderMap, believe:
         snapshot.workload_by_ip(&NetworkAddr::new(network.clone(), tunnel.peer.ip())).cloned()
     };
     let baggage = if believe && workload.is_none() { Baggage::decode(headers) } else { None };
-    Peer { workload, baggage: baggage.map(baggage_peer), identity: tunnel.identity.clone() }
+    Peer { workload, baggage: baggage.map(Into::into), identity: tunnel.identity.clone() }
 }
 
-fn baggage_peer(baggage: Baggage) -> BaggagePeer {
-    BaggagePeer {
-        workload_name: baggage.workload,
-        namespace: baggage.namespace,
-        canonical_name: baggage.service,
-        canonical_revision: baggage.revision,
-        cluster_id: baggage.cluster,
-        region: baggage.region,
-        zone: baggage.zone,
+impl From<Baggage> for BaggagePeer {
+    fn from(baggage: Baggage) -> Self {
+        Self {
+            workload_name: baggage.workload,
+            namespace: baggage.namespace,
+            canonical_name: baggage.service,
+            canonical_revision: baggage.revision,
+            cluster_id: baggage.cluster,
+            region: baggage.region,
+            zone: baggage.zone,
+        }
     }
 }
 
@@ -225,6 +254,3 @@ impl Resolved {
 fn original_dst(authority: &str, local: SocketAddr) -> SocketAddr {
     authority.parse().unwrap_or(local)
 }
-
-/// Set by a gateway that relays from another network.
-const FORWARDED_NETWORK: &str = "x-forwarded-network";

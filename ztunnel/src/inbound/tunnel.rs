@@ -3,18 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mesh_core::Identity;
 use mesh_core::addr::canonical;
 use mesh_core::drain::{DrainMode, DrainWatch};
 use mesh_hbone::read_ahead::ReadAhead;
 use mesh_hbone::{ConnectRequest, HboneError, ServerConnection, tls};
+use mesh_identity::Reporter;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::stream::{self, Arrival};
+use crate::connections::{Denial, Proof, Registered, Subject, revoked};
 use crate::joined::{Work, in_stages};
-use crate::limits::{FAREWELL_BUDGET, HANDSHAKE_BUDGET};
+use crate::limits::{FAREWELL_BUDGET, HANDSHAKE_BUDGET, HELLO_BUDGET, STARTS_IN_A_ROW_MAX};
 use crate::pod::PodWorker;
 use crate::pod::listen::{Accepted, spawn_until_cut};
 use crate::pod::tunnels::Place;
@@ -26,6 +29,10 @@ pub(super) struct Tunnel {
     /// The pod's address, as the client dialled it.
     pub(super) local: SocketAddr,
     pub(super) identity: Option<Identity>,
+    /// What the handshake has proven, for as long as it holds.
+    pub(super) proof: Arc<Proof>,
+    /// Ends the tunnel when it no longer does.
+    watched: Registered,
     place: Place,
     _socket: SocketGuard,
 }
@@ -56,9 +63,15 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: Dr
         () = place.told_to_leave() => Err("handshake was cut: the pod has too many tunnels".to_owned()),
     };
     match done {
-        Ok((h2, identity)) => {
+        Ok(Proven { h2, identity, proof }) => {
             place.proven();
-            let tunnel = Rc::new(Tunnel { peer, local, identity, place, _socket: socket });
+            let proof = Arc::new(proof);
+            let watched = worker.pod.live.register_tunnel(proof.clone());
+            // The lists may have changed since the handshake.
+            if let Some(revoked) = revoked(worker.shared.crl.as_ref(), &Subject::tunnel(proof.clone())) {
+                watched.deny(Denial::Revoked { revoked });
+            }
+            let tunnel = Rc::new(Tunnel { peer, local, identity, proof, watched, place, _socket: socket });
             Some(Box::pin(serve_streams(worker, h2, tunnel, drain)))
         }
         Err(error) => {
@@ -68,35 +81,58 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: Dr
     }
 }
 
+/// A tunnel whose two ends know each other.
+struct Proven {
+    h2: H2,
+    /// Who the client is.
+    identity: Option<Identity>,
+    proof: Proof,
+}
+
 /// Proves who we are and learns who the client is.
-async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr) -> Result<(H2, Option<Identity>), String> {
+async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr) -> Result<Proven, String> {
     let Some(workload) = worker.await_workload().await else {
         return Err(format!("workload {}/{} is not known to this proxy yet", worker.pod.namespace, worker.pod.name));
     };
     let cert = worker.shared.certs.fetch(workload.identity()).await.map_err(|e| e.to_string())?;
+    // A client that says nothing costs a socket, not a turn.
+    let greeted = tokio::time::timeout(HELLO_BUDGET, tls::greet(ReadAhead::new(tcp)))
+        .await
+        .map_err(|_| format!("TLS hello took longer than {HELLO_BUDGET:?}"))?
+        .map_err(|e| format!("TLS handshake failed: {}", e.reason))?;
     let accepting = async {
-        // A client that says nothing costs a socket, not a turn.
-        let greeted = tls::greet(ReadAhead::new(tcp)).await?;
         // The turn ends with TLS: what follows costs little, and the client may take its time for it.
-        let _turn = worker.pod.handshakes.take(peer).await;
-        greeted.accept(cert.server_config()).await
+        let turn = worker.pod.handshakes.take(peer).await;
+        tokio::select! {
+            accepted = worker.pace.run(greeted.accept(cert.server_config())) => {
+                accepted.map_err(|e| format!("TLS handshake failed: {}", e.reason))
+            }
+            () = turn.lost() => Err("TLS handshake was cut: the client did not go on while others waited".to_owned()),
+        }
     };
     let accepted = tokio::time::timeout(HANDSHAKE_BUDGET, accepting)
         .await
-        .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))?
-        .map_err(|e| format!("TLS handshake failed: {}", e.reason))?;
+        .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))??;
+    let crl = worker.shared.crl.as_ref();
+    let client = crl.and_then(|crl| crl.track(Reporter::Destination, accepted.presented()));
     let h2 = ServerConnection::handshake(accepted.stream, &worker.pod.settings.hbone)
         .await
         .map_err(|e| format!("HTTP/2 handshake failed: {e}"))?;
-    Ok((h2, accepted.peer))
+    Ok(Proven { h2, identity: accepted.peer, proof: Proof { own: workload.identity().clone(), client } })
 }
 
 /// Serves streams until the client is done, or the drain let the last one finish.
 async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mut drain: DrainWatch) {
     let streams = drain.clone();
     let mut draining = false;
+    let mut row = 0;
     loop {
         let next = tokio::select! {
+            // Dropped as it is, with all its streams: they have been told why.
+            denial = tunnel.watched.denied() => {
+                tracing::info!(peer = %tunnel.peer, reason = %denial, "tunnel was cut");
+                return;
+            }
             next = h2.next() => next,
             mode = drain.signaled(), if !draining => {
                 if mode == DrainMode::Immediate {
@@ -114,6 +150,12 @@ async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mu
         };
         if begin(&worker, next, &tunnel, &streams).is_break() {
             return;
+        }
+        row += 1;
+        if row >= STARTS_IN_A_ROW_MAX {
+            row = 0;
+            // Streams that were begun, and other tunnels, get on before more are begun.
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -138,6 +180,11 @@ fn begin(worker: &Rc<PodWorker>, next: Next, tunnel: &Rc<Tunnel>, streams: &Drai
             let held = (slot, tunnel.place.stream());
             spawn_until_cut(stream::serve(worker.clone(), arrival), streams.clone(), held);
             ControlFlow::Continue(())
+        }
+        Some(Err(error)) if error.is_misbehaviour() => {
+            let error = format!("tunnel was closed: {error}");
+            worker.shared.report.refused(Direction::Inbound, tunnel.peer, tunnel.local, &error);
+            ControlFlow::Break(())
         }
         Some(Err(error)) => {
             tracing::debug!(peer = %tunnel.peer, %error, "tunnel lost");

@@ -68,8 +68,11 @@ pub enum PacketError {
     },
 }
 
-/// Descriptors that do not belong to the packet are closed.
-pub(super) fn decode(bytes: &[u8], fds: Vec<OwnedFd>, truncated: bool) -> Result<Message, PacketError> {
+/// Reads a packet. Descriptors that do not belong to it are closed.
+///
+/// # Errors
+/// It is no request, was cut, or its descriptors do not fit.
+pub fn decode(bytes: &[u8], fds: Vec<OwnedFd>, truncated: bool) -> Result<Message, PacketError> {
     if truncated {
         return Err(PacketError::Truncated { max: super::PACKET_BYTES_MAX });
     }

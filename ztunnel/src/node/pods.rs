@@ -84,7 +84,8 @@ impl Pods {
         Self { starter, table: Arc::default(), metrics }
     }
 
-    pub(super) async fn start(&self, pod: &Pod) -> Result<(), String> {
+    /// Serves a pod, in place of what was served under its uid. The error is for the node agent.
+    pub(crate) async fn start(&self, pod: &Pod) -> Result<(), String> {
         let running = self.starter.start(pod.clone()).await.inspect_err(|error| {
             tracing::warn!(uid = pod.uid, name = pod.name, namespace = pod.namespace, error, "pod cannot be served");
         })?;

@@ -160,7 +160,7 @@ async fn send_add(stream: &SeqpacketStream, uid: &str) -> String {
 }
 
 #[tokio::test]
-async fn rows_1_to_4_snapshot_then_ready_and_a_repeated_add_changes_nothing() {
+async fn zds_row_1_to_4_snapshot_then_ready_and_a_repeated_add_changes_nothing() {
     let agent = Agent::start();
     assert!(!agent.is_ready());
     let stream = agent.accept().await;
@@ -174,7 +174,7 @@ async fn rows_1_to_4_snapshot_then_ready_and_a_repeated_add_changes_nothing() {
 }
 
 #[tokio::test]
-async fn row_3_an_empty_snapshot_is_enough() {
+async fn zds_row_3_an_empty_snapshot_is_enough() {
     let agent = Agent::start();
     let stream = agent.accept().await;
     assert_eq!(send(&stream, &snapshot_sent()).await, "");
@@ -182,7 +182,7 @@ async fn row_3_an_empty_snapshot_is_enough() {
 }
 
 #[tokio::test]
-async fn row_5_a_pod_that_cannot_start_is_pending_and_tried_again() {
+async fn zds_row_5_a_pod_that_cannot_start_is_pending_and_tried_again() {
     let agent = Agent::start();
     *agent.fake.failing.lock().unwrap() = Some("port 15008 cannot be bound".into());
     let stream = agent.accept().await;
@@ -202,7 +202,7 @@ async fn row_5_a_pod_that_cannot_start_is_pending_and_tried_again() {
 }
 
 #[tokio::test]
-async fn row_6_deleting_a_pending_pod_makes_ready() {
+async fn zds_row_6_deleting_a_pending_pod_makes_ready() {
     let agent = Agent::start();
     *agent.fake.failing.lock().unwrap() = Some("no".into());
     let stream = agent.accept().await;
@@ -213,7 +213,7 @@ async fn row_6_deleting_a_pending_pod_makes_ready() {
 }
 
 #[tokio::test]
-async fn rows_7_8_and_14_a_reconnect_stops_what_the_new_snapshot_does_not_name() {
+async fn zds_row_7_8_and_14_a_reconnect_stops_what_the_new_snapshot_does_not_name() {
     let agent = Agent::start();
     let stream = agent.accept().await;
     for uid in ["A", "B", "C"] {
@@ -233,7 +233,7 @@ async fn rows_7_8_and_14_a_reconnect_stops_what_the_new_snapshot_does_not_name()
 }
 
 #[tokio::test]
-async fn rows_9_and_15_del_cuts_at_once_and_of_the_unknown_is_fine() {
+async fn zds_row_9_and_15_del_cuts_at_once_and_of_the_unknown_is_fine() {
     let agent = Agent::start();
     let stream = agent.accept().await;
     send_add(&stream, "A").await;
@@ -244,7 +244,7 @@ async fn rows_9_and_15_del_cuts_at_once_and_of_the_unknown_is_fine() {
 }
 
 #[tokio::test]
-async fn row_10_breaking_the_protocol_ends_the_process() {
+async fn zds_row_10_breaking_the_protocol_ends_the_process() {
     let agent = Agent::start();
     let stream = agent.accept().await;
     send_add(&stream, "A").await;
@@ -265,7 +265,7 @@ async fn row_10_breaking_the_protocol_ends_the_process() {
 }
 
 #[tokio::test]
-async fn rows_11_to_13_bad_packets_cost_the_connection_only() {
+async fn zds_row_11_to_13_bad_packets_cost_the_connection_only() {
     let agent = Agent::start();
     let stream = agent.accept().await;
     assert!(send(&stream, &add("A")).await.contains("without a network namespace"));
@@ -339,4 +339,74 @@ async fn a_long_error_still_fits_a_packet() {
     let stream = agent.accept().await;
     let error = send_add(&stream, "A").await;
     assert!(error.len() <= ACK_ERROR_BYTES_MAX && error.len() > ACK_ERROR_BYTES_MAX - 2);
+}
+
+#[tokio::test]
+async fn zds_row_12_descriptors_that_do_not_belong_are_closed() {
+    let agent = Agent::start();
+    for packet in [add("A"), del("A"), snapshot_sent()] {
+        let stream = agent.accept().await;
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let netns = netns();
+        stream.send_all(&packet, &[netns.as_fd(), writer.as_fd()]).await.unwrap();
+        assert!(ack(&stream).await.contains("descriptors"));
+        drop(writer);
+        // Ends only when nobody holds the other end any more, the proxy included.
+        let mut byte = [0];
+        let read = tokio::task::spawn_blocking(move || nix::unistd::read(&reader, &mut byte));
+        assert_eq!(soon(read).await.unwrap(), Ok(0));
+    }
+    assert_eq!(agent.log(), [""; 0]);
+}
+
+#[tokio::test]
+async fn zds_row_16_two_proxies_of_one_agent_do_not_know_of_each_other() {
+    let (older, newer) = (Agent::start(), Agent::start());
+    let (old_stream, new_stream) = (older.accept().await, newer.accept().await);
+    for stream in [&old_stream, &new_stream] {
+        assert_eq!(send_add(stream, "C").await, "");
+        assert_eq!(send(stream, &snapshot_sent()).await, "");
+    }
+    // The older one never gets to its Ack; the agent goes on with the newer one.
+    let barrier = Arc::new(tokio::sync::Barrier::new(2));
+    *older.fake.together.lock().unwrap() = Some(barrier.clone());
+    old_stream.send(&del("C"), None).await.unwrap();
+    assert_eq!(send(&new_stream, &del("C")).await, "");
+    assert_eq!(newer.log(), ["start C n/p/s", "stop C Immediate"]);
+    soon(barrier.wait()).await;
+    assert_eq!(ack(&old_stream).await, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn zds_row_17_nothing_is_said_unasked() {
+    let agent = Agent::start();
+    *agent.fake.failing.lock().unwrap() = Some("no".into());
+    let stream = agent.accept().await;
+    assert_eq!(send_add(&stream, "A").await, "no");
+    assert_eq!(send(&stream, &snapshot_sent()).await, "");
+    let mut buffer = [0; 1024];
+    let heard = tokio::time::timeout(Duration::from_secs(600), stream.recv(&mut buffer)).await;
+    assert!(heard.is_err(), "retries of pending pods are no news for the agent");
+    *agent.fake.failing.lock().unwrap() = None;
+    let heard = tokio::time::timeout(Duration::from_secs(600), stream.recv(&mut buffer)).await;
+    assert!(heard.is_err() && agent.is_ready());
+}
+
+#[tokio::test]
+async fn a_pod_in_a_new_namespace_is_cut_and_served_there() {
+    let agent = Agent::start();
+    let stream = agent.accept().await;
+    assert_eq!(send_add(&stream, "A").await, "");
+    let Ok(other) = mesh_sys::netns::NetNs::create() else {
+        eprintln!("skipped: this needs the right to make network namespaces");
+        return;
+    };
+    stream.send(&add("A"), Some(other.as_fd())).await.unwrap();
+    assert_eq!(ack(&stream).await, "");
+    assert_eq!(agent.log(), ["start A n/p/s", "stop A Immediate", "start A n/p/s"]);
+    // A new one that cannot be served waits; the old one is gone, for its traffic is.
+    *agent.fake.failing.lock().unwrap() = Some("no".into());
+    assert_eq!(send_add(&stream, "A").await, "no");
+    assert_eq!(agent.log(), ["stop A Immediate"]);
+    assert_eq!(agent.pods.dump()["A"]["state"], "Pending");
 }

@@ -1,19 +1,20 @@
 //! A pod's listening sockets and the loops that accept from them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 
-use mesh_core::addr::canonical;
 use mesh_core::drain::DrainWatch;
+use mesh_sys::reuseport;
 use mesh_sys::socket::{TcpListenOptions, ipv6_available, wildcard};
-use tokio::net::{TcpListener, TcpStream};
 
+pub(crate) use super::accept::{Accepted, spawn_until_cut};
+use super::accept::{Door, accept_each};
 use super::{DataPath, PodError, PodSpec, PodWorker};
-use crate::config::OriginalSource;
-use crate::joined::Work;
-use crate::limits::{ACCEPT_PAUSE, LISTEN_BACKLOG};
-use crate::{inbound, outbound};
+use crate::config::{Config, OriginalSource};
+use crate::limits::LISTEN_BACKLOG;
+use crate::state::SOCKS_PORT;
+use crate::{inbound, outbound, socks};
 
 /// Outbound capture.
 pub(crate) const OUTBOUND_PORT: u16 = 15001;
@@ -22,37 +23,86 @@ pub(crate) const PLAINTEXT_PORT: u16 = 15006;
 /// Tunnels.
 pub(crate) const HBONE_PORT: u16 = 15008;
 
-/// The sockets of one pod for one worker.
-pub(super) struct PodListeners {
-    outbound: StdListener,
-    plaintext: StdListener,
-    hbone: StdListener,
+/// What is listened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// Connections that the pod opens.
+    pub outbound: bool,
+    /// Connections to the pod that are in no tunnel.
+    pub plaintext: bool,
+    /// Tunnels to the pod.
+    pub hbone: bool,
+    /// Applications that ask for a proxy.
+    pub socks: bool,
+    /// DNS queries of the pod.
+    pub dns: bool,
+    /// Whether applications may be shown the address of their client.
+    pub presents_clients: bool,
 }
 
-/// A connection as it was accepted.
-pub(crate) struct Accepted {
-    pub(crate) tcp: TcpStream,
-    /// Canonical.
-    pub(crate) peer: SocketAddr,
+impl Listening {
+    /// For the proxy's own endpoints: tunnels only, and nobody is presented as somebody else.
+    pub const OWN: Self =
+        Self { outbound: false, plaintext: false, hbone: true, socks: false, dns: false, presents_clients: false };
+
+    /// For a pod.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let proxy = config.enable_proxy;
+        Self {
+            outbound: proxy,
+            plaintext: proxy,
+            hbone: proxy,
+            socks: proxy && config.socks5,
+            dns: config.dns_capture,
+            presents_clients: true,
+        }
+    }
+}
+
+/// The sockets of one pod for one worker.
+pub(super) struct PodListeners {
+    outbound: Option<Door>,
+    plaintext: Option<Door>,
+    hbone: Option<Door>,
+    socks: Option<Door>,
 }
 
 impl PodListeners {
-    /// Binds the three ports once for each worker, inside the pod.
-    pub(super) fn bind(spec: &PodSpec, settings: &DataPath, workers: usize) -> Result<Vec<Self>, PodError> {
+    /// Binds each port once for each worker, inside the pod.
+    pub(super) fn bind(
+        spec: &PodSpec,
+        listening: Listening,
+        settings: &DataPath,
+        workers: usize,
+    ) -> Result<Vec<Self>, PodError> {
         let pod = || format!("{}/{}", spec.namespace, spec.name);
         let bound = spec.netns.run(|| {
-            let ip = wildcard(settings.ipv6 && ipv6_available());
-            let bind = |port| bind_shared(SocketAddr::new(ip, port), settings, workers).map_err(|e| (port, e));
-            Ok([bind(OUTBOUND_PORT)?, bind(PLAINTEXT_PORT)?, bind(HBONE_PORT)?])
+            let any = wildcard(settings.ipv6 && ipv6_available());
+            let bind = |wanted: bool, ip: IpAddr, port| match wanted {
+                true => bind_shared(SocketAddr::new(ip, port), settings, workers).map_err(|error| (port, error)),
+                false => Ok(Vec::new()),
+            };
+            Ok([
+                bind(listening.outbound, any, OUTBOUND_PORT)?,
+                bind(listening.plaintext, any, PLAINTEXT_PORT)?,
+                bind(listening.hbone, any, HBONE_PORT)?,
+                bind(listening.socks, Ipv4Addr::LOCALHOST.into(), SOCKS_PORT)?,
+            ])
         });
         let bound = bound.map_err(|source| PodError::Enter { pod: pod(), source })?;
-        let [outbound, plaintext, hbone] =
-            bound.map_err(|(port, source)| PodError::Bind { pod: pod(), port, source })?;
-        let sets = outbound.into_iter().zip(plaintext).zip(hbone);
-        Ok(sets.map(|((outbound, plaintext), hbone)| Self { outbound, plaintext, hbone }).collect())
+        let bound = bound.map_err(|(port, source)| PodError::Bind { pod: pod(), port, source })?;
+        let [mut outbound, mut plaintext, mut hbone, mut socks] = bound.map(Vec::into_iter);
+        let set = |_| Self {
+            outbound: outbound.next(),
+            plaintext: plaintext.next(),
+            hbone: hbone.next(),
+            socks: socks.next(),
+        };
+        Ok((0..workers).map(set).collect())
     }
 
-    /// Accepts on all three until the drain starts, then closes the listeners.
+    /// Accepts on all of them until the drain starts, then closes the listeners.
     pub(super) async fn accept(self, worker: Rc<PodWorker>, watch: DrainWatch) {
         let slots = worker.pod.slots.clone();
         let tunnels = worker.pod.tunnels.clone();
@@ -67,16 +117,19 @@ impl PodListeners {
                 spawn_until_cut(inbound::plaintext::serve(worker.clone(), accepted), watch.clone(), slot);
             }),
             accept_each(self.hbone, room, &watch, |accepted, slot| {
-                let place = tunnels.enter(slot);
+                let place = tunnels.enter(slot, accepted.peer.ip());
                 let work = inbound::tunnel::serve(worker.clone(), accepted, place, watch.clone());
                 spawn_until_cut(work, watch.clone(), ());
+            }),
+            accept_each(self.socks, slot, &watch, |accepted, slot| {
+                spawn_until_cut(socks::serve(worker.clone(), accepted), watch.clone(), slot);
             }),
         );
     }
 }
 
 /// One listener per worker on the same port; without port sharing the workers share one socket.
-fn bind_shared(addr: SocketAddr, settings: &DataPath, workers: usize) -> io::Result<Vec<StdListener>> {
+fn bind_shared(addr: SocketAddr, settings: &DataPath, workers: usize) -> io::Result<Vec<Door>> {
     let options = TcpListenOptions {
         reuse_port: settings.port_reuse,
         transparent: settings.original_source != OriginalSource::Off,
@@ -86,12 +139,19 @@ fn bind_shared(addr: SocketAddr, settings: &DataPath, workers: usize) -> io::Res
         ..TcpListenOptions::new(addr)
     };
     let first = bind(&options, settings)?;
+    let siblings = if settings.port_reuse { u32::try_from(workers).unwrap_or_default() } else { 0 };
+    // A predecessor may have left word that new connections go to one listener only.
+    if settings.port_reuse
+        && let Err(error) = reuseport::spread(&first)
+    {
+        tracing::debug!(%error, "connections may not be spread over all workers");
+    }
     let mut listeners = Vec::with_capacity(workers);
     for _ in 1..workers {
         listeners.push(if settings.port_reuse { bind(&options, settings)? } else { first.try_clone()? });
     }
     listeners.push(first);
-    Ok(listeners)
+    Ok(listeners.into_iter().map(|listener| Door { listener, siblings }).collect())
 }
 
 /// Where transparency cannot be had it is left out, unless it is required.
@@ -107,60 +167,4 @@ fn bind(options: &TcpListenOptions, settings: &DataPath) -> io::Result<StdListen
         }
         bound => bound,
     }
-}
-
-/// Accepts until the drain starts; `serve` gives each connection a task of its own, so that a panic ends that connection
-/// only. Until there is a `slot` nothing is accepted; the kernel's backlog fills, and only this pod waits.
-async fn accept_each<S>(
-    listener: StdListener,
-    slot: impl AsyncFn() -> S,
-    watch: &DrainWatch,
-    serve: impl Fn(Accepted, S),
-) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "listener cannot be watched");
-            return;
-        }
-    };
-    let mut draining = watch.clone();
-    loop {
-        let next = async {
-            let slot = slot().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            _ = draining.signaled() => return,
-            next = next => next,
-        };
-        match accepted {
-            Ok((tcp, peer)) => {
-                serve(Accepted { tcp, peer: canonical(peer) }, slot);
-            }
-            Err(error) => pause_after(&error).await,
-        }
-    }
-}
-
-/// Runs a connection in a task of its own until it ends or everything is cut. The drain waits for it, and what is `held`
-/// is given back at its end.
-pub(crate) fn spawn_until_cut(work: Work, mut cut: DrainWatch, held: impl Sized + 'static) {
-    tokio::task::spawn_local(async move {
-        tokio::select! {
-            () = work => {}
-            () = cut.cut() => {}
-        }
-        drop(held);
-    });
-}
-
-/// A connection that vanished before it was accepted is no reason to wait; a lack of descriptors or memory is.
-async fn pause_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-        return;
-    }
-    tracing::warn!(%error, "accept failed, pausing");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mesh_hbone::Baggage;
 use mesh_sys::socket::Keepalive;
 
-use crate::config::{Config, OriginalSource, Promise};
+use crate::config::{Config, OriginalSource};
 use crate::state::Workload;
 
 /// Settings of the data path, the same for every pod.
@@ -27,8 +27,6 @@ pub struct DataPath {
     pub response_baggage: bool,
     /// How long open connections may go on after a graceful stop.
     pub drain_deadline: Duration,
-    /// Whether a connection waits for policies that its workload names, and is refused if they do not come.
-    pub policy_before_traffic: bool,
 }
 
 impl DataPath {
@@ -36,7 +34,7 @@ impl DataPath {
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
         Self {
-            mark: (config.packet_mark != 0).then_some(config.packet_mark),
+            mark: config.packet_mark,
             keepalive: config.keepalive.map(|keepalive| Keepalive {
                 time: keepalive.time,
                 interval: keepalive.interval,
@@ -55,7 +53,6 @@ impl DataPath {
             },
             response_baggage: config.response_baggage,
             drain_deadline: config.termination_deadline,
-            policy_before_traffic: config.policy_before_traffic == Promise::Strict,
         }
     }
 }

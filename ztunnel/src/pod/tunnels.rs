@@ -1,16 +1,20 @@
 //! The tunnels that arrived at a pod, and which one makes room when there are too many.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::limits::{POD_TUNNELS_MAX, POD_UNPROVEN_MAX};
+
 /// The tunnels of one pod. Shared by its workers.
 #[derive(Debug)]
 pub(crate) struct Tunnels {
     slots: Arc<Semaphore>,
+    unproven_max: usize,
     table: Mutex<Table>,
 }
 
@@ -18,10 +22,13 @@ pub(crate) struct Tunnels {
 struct Table {
     next_id: u64,
     entries: HashMap<u64, Entry>,
+    /// Those of them whose handshake is not done.
+    unproven: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
+    source: IpAddr,
     /// The handshake is done.
     proven: bool,
     streams: usize,
@@ -48,8 +55,12 @@ pub(crate) struct OpenStream {
 }
 
 impl Tunnels {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { slots: Arc::new(Semaphore::new(max)), table: Mutex::default() })
+    pub(crate) fn of_a_pod() -> Arc<Self> {
+        Self::new(POD_TUNNELS_MAX, POD_UNPROVEN_MAX)
+    }
+
+    fn new(max: usize, unproven_max: usize) -> Arc<Self> {
+        Arc::new(Self { slots: Arc::new(Semaphore::new(max)), unproven_max, table: Mutex::default() })
     }
 
     /// Room for one more tunnel. At the bound those that nobody uses are told to leave, one at a time.
@@ -61,7 +72,7 @@ impl Tunnels {
             let slot = self.slots.clone();
             match slot.try_acquire_owned() {
                 Ok(slot) => return slot,
-                Err(_) => self.close_longest_idle(),
+                Err(_) => self.table().close_longest_idle(),
             }
             let slot = tokio::time::timeout(ROOM_PAUSE, self.slots.clone().acquire_owned()).await;
             if let Ok(slot) = slot {
@@ -70,25 +81,21 @@ impl Tunnels {
         }
     }
 
-    /// A connection was accepted.
-    pub(crate) fn enter(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Place {
+    /// A connection was accepted. Who says nothing makes room for who does.
+    pub(crate) fn enter(self: &Arc<Self>, slot: OwnedSemaphorePermit, source: IpAddr) -> Place {
         let leave = Arc::new(Notify::new());
-        let entry = Entry { proven: false, streams: 0, idle_since: Instant::now(), told: false, leave: leave.clone() };
+        let idle_since = Instant::now();
+        let entry = Entry { source, proven: false, streams: 0, idle_since, told: false, leave: leave.clone() };
         let mut table = self.table();
         let id = table.next_id;
         table.next_id += 1;
         table.entries.insert(id, entry);
-        Place { tunnels: self.clone(), id, leave, _slot: slot }
-    }
-
-    /// A client that does not get its handshake done is the first to go: those who did may come back with a stream.
-    fn close_longest_idle(&self) {
-        let mut table = self.table();
-        let idle = table.entries.values_mut().filter(|entry| entry.streams == 0 && !entry.told);
-        if let Some(entry) = idle.min_by_key(|entry| (entry.proven, entry.idle_since)) {
-            entry.told = true;
-            entry.leave.notify_one();
+        table.unproven += 1;
+        if table.unproven > self.unproven_max {
+            table.close_longest_unproven();
         }
+        drop(table);
+        Place { tunnels: self.clone(), id, leave, _slot: slot }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -96,11 +103,53 @@ impl Tunnels {
     }
 }
 
+impl Table {
+    /// A client that does not get its handshake done is the first to go: those who did may come back with a stream.
+    fn close_longest_idle(&mut self) {
+        if !self.close_longest(|entry| !entry.proven) {
+            self.close_longest(|entry| entry.streams == 0);
+        }
+    }
+
+    fn close_longest_unproven(&mut self) {
+        self.close_longest(|entry| !entry.proven);
+    }
+
+    /// Of those that may go, the one idle for longest, and first of the client that has most of them: who opens many
+    /// does not push out who opened few. Tells whether there was one.
+    fn close_longest(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
+        let may_go = |entry: &Entry| !entry.told && may_go(entry);
+        let mut of_source: HashMap<IpAddr, usize> = HashMap::new();
+        for entry in self.entries.values().filter(|entry| may_go(entry)) {
+            *of_source.entry(entry.source).or_default() += 1;
+        }
+        let most = of_source.values().copied().max().unwrap_or_default();
+        // Less than half as many is few; among the others age decides.
+        let many = |entry: &Entry| of_source.get(&entry.source).is_some_and(|count| *count * 2 >= most);
+        let found = self.entries.values_mut().filter(|entry| may_go(entry) && many(entry));
+        let Some(entry) = found.min_by_key(|entry| entry.idle_since) else {
+            return false;
+        };
+        entry.told = true;
+        entry.leave.notify_one();
+        true
+    }
+
+    fn remove(&mut self, id: u64) {
+        if self.entries.remove(&id).is_some_and(|entry| !entry.proven) {
+            self.unproven -= 1;
+        }
+    }
+}
+
 impl Place {
     /// The handshake is done.
     pub(crate) fn proven(&self) {
-        if let Some(entry) = self.tunnels.table().entries.get_mut(&self.id) {
-            entry.proven = true;
+        let mut table = self.tunnels.table();
+        if let Some(entry) = table.entries.get_mut(&self.id)
+            && !std::mem::replace(&mut entry.proven, true)
+        {
+            table.unproven -= 1;
         }
     }
 
@@ -127,7 +176,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.tunnels.table().entries.remove(&self.id);
+        self.tunnels.table().remove(self.id);
     }
 }
 
@@ -153,19 +202,26 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(1);
 
+    fn client(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn told(place: &Place) -> bool {
+        place.told_to_leave().now_or_never().is_some()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_tunnel_makes_room_and_none_in_use_does() {
-        let tunnels = Tunnels::new(4);
+        let tunnels = Tunnels::new(4, 4);
         let mut places = Vec::new();
         for _ in 0..4 {
-            places.push(tunnels.enter(tunnels.room().await));
+            places.push(tunnels.enter(tunnels.room().await, client(1)));
             tokio::time::sleep(SOON).await;
         }
         // The first is in use, the second was until now, the fourth does not get on with its handshake.
         places.iter().take(3).for_each(Place::proven);
         let open = places[0].stream();
         drop(places[1].stream());
-        let told = |place: &Place| place.told_to_leave().now_or_never().is_some();
         for expected in [3, 2, 1] {
             assert!(tokio::time::timeout(ROOM_PAUSE / 2, tunnels.room()).await.is_err(), "nobody has left yet");
             let first: Vec<_> = places.iter().map(told).collect();
@@ -180,5 +236,37 @@ mod tests {
         places.clear();
         drop(tokio::time::timeout(SOON, tunnels.room()).await.expect("room"));
         assert!(tunnels.table().entries.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_opens_many_does_not_push_out_who_opened_few() {
+        let tunnels = Tunnels::new(10, 10);
+        let mut places = Vec::new();
+        for last in [1, 1, 2, 2, 2, 2, 2, 2, 2, 2] {
+            places.push(tunnels.enter(tunnels.room().await, client(last)));
+            places.iter().for_each(Place::proven);
+            tokio::time::sleep(SOON).await;
+        }
+        for _ in 0..4 {
+            let _ = tokio::time::timeout(ROOM_PAUSE / 2, tunnels.room()).await;
+        }
+        let gone: Vec<_> = places.iter().map(told).collect();
+        assert_eq!(gone, [false, false, true, true, true, true, false, false, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_prove_nothing_make_room_among_themselves_at_their_bound_and_not_before() {
+        let tunnels = Tunnels::new(10, 2);
+        let mut places = Vec::new();
+        for nth in 0..4_u8 {
+            places.push(tunnels.enter(tunnels.room().await, client(nth)));
+            // The first proves itself at once.
+            places[..1].iter().for_each(Place::proven);
+            tokio::time::sleep(SOON).await;
+            let gone: Vec<_> = places.iter().map(told).collect();
+            assert_eq!(gone.iter().position(|gone| *gone), (nth == 3).then_some(1), "{gone:?}");
+        }
+        drop(places);
+        assert_eq!(tunnels.table().unproven, 0);
     }
 }

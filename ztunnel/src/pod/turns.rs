@@ -1,85 +1,101 @@
-//! Turns at TLS handshakes: so many for a pod, so many of them for one client.
+//! Turns at TLS handshakes: so many for a pod, so many of them for one client. Who does not go on loses his turn to
+//! those who wait.
 
-use std::collections::HashMap;
+mod queue;
+
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::limits::{POD_HANDSHAKES_MAX, SOURCE_HANDSHAKES_MAX};
+use queue::{Bounds, Queue};
+
+use crate::limits::{POD_HANDSHAKES_MAX, SOURCE_HANDSHAKES_MAX, TURN_GRACE, TURN_GRACE_NEWCOMER};
 
 /// The turns of one pod. Shared by its workers.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    all: Semaphore,
-    /// Only those who have a turn or wait for one.
-    sources: Mutex<HashMap<IpAddr, Source>>,
+    queue: Mutex<Queue<Arc<Notify>>>,
+    since: Instant,
 }
 
-#[derive(Debug)]
-struct Source {
-    users: usize,
-    turns: Arc<Semaphore>,
-}
-
-/// Leave to do one handshake, given back on drop.
+/// Leave to do one handshake, or a place in the queue; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
-    _all: SemaphorePermit<'a>,
-    _own: OwnedSemaphorePermit,
-    _place: Place<'a>,
-}
-
-/// Keeps the entry of a client.
-#[derive(Debug)]
-struct Place<'a> {
     turns: &'a Turns,
-    source: IpAddr,
+    id: u64,
+    /// Rings when the turn has come, and once more when it must be given up.
+    bell: Arc<Notify>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { all: Semaphore::new(POD_HANDSHAKES_MAX), sources: Mutex::default() }
+        Self::new(Bounds {
+            all: POD_HANDSHAKES_MAX,
+            source: SOURCE_HANDSHAKES_MAX,
+            grace: TURN_GRACE,
+            grace_newcomer: TURN_GRACE_NEWCOMER,
+        })
     }
 }
 
 impl Turns {
-    /// Waits for a turn. The client's own bound comes first: what waits at it takes no turn of others.
+    fn new(bounds: Bounds) -> Self {
+        Self { queue: Mutex::new(Queue::new(bounds)), since: Instant::now() }
+    }
+
+    /// Waits for a turn. Clients with few turns come first; while somebody waits at the pod's bound, those who have held
+    /// theirs for longest are told to give it up.
     ///
     /// # Cancel safety
     /// Cancel-safe; the place in the queue is lost.
     pub(crate) async fn take(&self, source: IpAddr) -> Turn<'_> {
-        let (place, own) = self.join(source);
-        let own = own.acquire_owned().await.expect("is never closed");
-        let all = self.all.acquire().await.expect("is never closed");
-        Turn { _all: all, _own: own, _place: place }
-    }
-
-    fn join(&self, source: IpAddr) -> (Place<'_>, Arc<Semaphore>) {
-        let mut sources = self.sources();
-        let entry = sources
-            .entry(source)
-            .or_insert_with(|| Source { users: 0, turns: Arc::new(Semaphore::new(SOURCE_HANDSHAKES_MAX)) });
-        entry.users += 1;
-        (Place { turns: self, source }, entry.turns.clone())
-    }
-
-    fn sources(&self) -> MutexGuard<'_, HashMap<IpAddr, Source>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut sources = self.turns.sources();
-        if let Some(entry) = sources.get_mut(&self.source) {
-            entry.users -= 1;
-            if entry.users == 0 {
-                sources.remove(&self.source);
+        let bell = Arc::new(Notify::new());
+        let (id, mut has_turn) = self.queue().join(source, bell.clone(), self.since.elapsed());
+        let turn = Turn { turns: self, id, bell };
+        while !has_turn {
+            // A bell rung is a turn; no bell is a reason to look for somebody who sleeps.
+            has_turn = tokio::time::timeout(LOOK_AROUND, turn.bell.notified()).await.is_ok();
+            if !has_turn {
+                self.evict();
             }
         }
+        turn
+    }
+
+    fn evict(&self) {
+        let victim = self.queue().evict(self.since.elapsed());
+        if let Some(bell) = victim {
+            bell.notify_one();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<Arc<Notify>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Turn<'_> {
+    /// Waits until the turn must be given up because others wait and the client does not go on.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub(crate) async fn lost(&self) {
+        self.bell.notified().await;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let next = self.turns.queue().leave(self.id, self.turns.since.elapsed());
+        next.iter().for_each(|bell| bell.notify_one());
+    }
+}
+
+/// How often a client that waits looks for one that does not go on.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -90,8 +106,8 @@ mod tests {
         [10, 0, 0, last].into()
     }
 
-    #[test]
-    fn one_client_cannot_take_every_turn() {
+    #[tokio::test(start_paused = true)]
+    async fn one_client_cannot_take_every_turn() {
         let turns = Turns::default();
         let take = |last| turns.take(client(last)).now_or_never();
         let mut held: Vec<_> = (0..SOURCE_HANDSHAKES_MAX).map(|_| take(1).expect("a turn")).collect();
@@ -108,6 +124,39 @@ mod tests {
         held.push(take(1).expect("a turn"));
         assert!(take(100).is_none(), "the pod's own bound");
         drop(held);
-        assert!(turns.sources().is_empty(), "nothing is kept of clients that left");
+        assert!(turns.queue().is_empty(), "nothing is kept of clients that left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_that_stalls_does_not_keep_a_newcomer_waiting() {
+        let turns = Turns::default();
+        let crowd = POD_HANDSHAKES_MAX / SOURCE_HANDSHAKES_MAX;
+        let mut held = Vec::new();
+        for last in 1..=u8::try_from(crowd).unwrap() {
+            for _ in 0..SOURCE_HANDSHAKES_MAX {
+                held.push(turns.take(client(last)).await);
+            }
+        }
+        let started = Instant::now();
+        // Each stalls until it is told to go, as a handshake does.
+        let stalls = held.into_iter().map(|turn| async move { turn.lost().await });
+        let crowd = futures::future::join_all(stalls);
+        let newcomer = turns.take(client(200));
+        tokio::select! {
+            _ = crowd => panic!("all were told to go for one"),
+            turn = newcomer => drop(turn),
+        }
+        let waited = started.elapsed();
+        assert!(waited <= TURN_GRACE_NEWCOMER + 2 * LOOK_AROUND, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_sent_away_while_nobody_waits() {
+        let turns = Turns::default();
+        let held: Vec<_> = (0..SOURCE_HANDSHAKES_MAX).filter_map(|_| turns.take(client(1)).now_or_never()).collect();
+        // At its own bound a client waits for itself.
+        let own = tokio::time::timeout(TURN_GRACE * 20, turns.take(client(1))).await;
+        assert!(own.is_err());
+        assert!(held.iter().all(|turn| turn.lost().now_or_never().is_none()));
     }
 }

@@ -1,98 +1,147 @@
-//! The access log: one event per connection, fields in a fixed order, absent when unknown.
+//! The access log: one line per connection, fields in a fixed order, absent when unknown. Lines are
+//! put together by the log's writer thread.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use mesh_telemetry::log::ACCESS;
+use mesh_telemetry::log::{self, ACCESS, Line, Record};
+use tracing::Level;
 
-use super::{ConnectionInfo, Direction, Outcome, Peer};
+use super::flow::{End, Flow};
+use super::{Direction, Outcome};
 
-/// What a connection amounted to.
-pub(super) struct Totals {
-    /// Client to server.
-    pub(super) received: u64,
+/// A connection, for as long as something is to be told about it.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) flow: Arc<Flow>,
+    pub(super) src_addr: SocketAddr,
+    pub(super) dst_addr: SocketAddr,
+    pub(super) hbone_addr: Option<Box<str>>,
+    pub(super) opened: Instant,
+    /// Client to server. Only the connection's own thread adds.
+    pub(super) received: AtomicU64,
     /// Server to client.
-    pub(super) sent: u64,
-    pub(super) duration: Duration,
+    pub(super) sent: AtomicU64,
+    ended: OnceLock<Ended>,
 }
 
-/// An access-log event with the fields of a connection, followed by those of the caller.
-macro_rules! event {
-    ($level:ident, $info:expr, $message:literal, { $($more:tt)* }) => {{
-        let info: &ConnectionInfo = $info;
-        let (source, destination) = (&info.source, &info.destination);
-        tracing::$level!(
-            target: ACCESS,
-            {
-                src.addr = %info.src_addr,
-                src.workload = name(source),
-                src.namespace = namespace(source),
-                src.identity = source.identity.as_ref().map(tracing::field::display),
-                src.cluster = cluster(source),
-                dst.addr = %info.dst_addr,
-                dst.hbone_addr = info.hbone_addr.as_deref(),
-                dst.service = info.service.as_ref().map(|service| &**service.hostname()),
-                dst.workload = name(destination),
-                dst.namespace = namespace(destination),
-                dst.identity = destination.identity.as_ref().map(tracing::field::display),
-                dst.cluster = cluster(destination),
-                direction = info.direction.as_str(),
-                $($more)*
-            },
-            $message
-        );
-    }};
+/// How a connection ended.
+#[derive(Debug)]
+struct Ended {
+    millis: u64,
+    error: Option<Box<str>>,
 }
 
-pub(super) fn opened(info: &ConnectionInfo) {
-    event!(debug, info, "connection opened", {});
-}
+impl Live {
+    pub(super) fn new(
+        flow: Arc<Flow>,
+        src_addr: SocketAddr,
+        dst_addr: SocketAddr,
+        hbone_addr: Option<Box<str>>,
+        opened: Instant,
+    ) -> Self {
+        let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { flow, src_addr, dst_addr, hbone_addr, opened, received, sent, ended: OnceLock::new() }
+    }
 
-pub(super) fn closed(info: &ConnectionInfo, totals: &Totals, outcome: &Outcome) {
-    // From the workload's point of view: what an outbound one sends is what the server receives.
-    let (bytes_sent, bytes_recv) = match info.direction {
-        Direction::Outbound => (totals.received, totals.sent),
-        Direction::Inbound => (totals.sent, totals.received),
-    };
-    let duration = format_args!("{}ms", totals.duration.as_millis());
-    match outcome {
-        Outcome::Complete => {
-            event!(info, info, "connection complete", { bytes_sent, bytes_recv, %duration });
+    /// From the workload's point of view: what an outbound one sends is what the server receives.
+    pub(super) fn sent_and_received(&self) -> (u64, u64) {
+        let (received, sent) = (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed));
+        match self.flow.direction {
+            Direction::Outbound => (received, sent),
+            Direction::Inbound => (sent, received),
         }
+    }
+
+    fn ends(&self, line: &mut Line<'_>) {
+        let Flow { source, destination, service, direction, mutual_tls, .. } = &*self.flow;
+        line.addr("src.addr", self.src_addr);
+        line.known("src.workload", source.name());
+        line.known("src.namespace", source.namespace());
+        identity(line, "src.identity", source, *mutual_tls);
+        line.known("src.cluster", source.cluster());
+        line.addr("dst.addr", self.dst_addr);
+        line.known("dst.hbone_addr", self.hbone_addr.as_deref());
+        line.known("dst.service", service.as_ref().map(|service| &**service.hostname()));
+        line.known("dst.workload", destination.name());
+        line.known("dst.namespace", destination.namespace());
+        identity(line, "dst.identity", destination, *mutual_tls);
+        line.known("dst.cluster", destination.cluster());
+        line.text("direction", direction.as_str());
+    }
+}
+
+fn identity(line: &mut Line<'_>, name: &str, end: &End, mutual_tls: bool) {
+    if let Some(identity) = end.identity.as_ref().filter(|_| mutual_tls) {
+        line.shown(name, identity);
+    }
+}
+
+impl Record for Live {
+    fn fields(&self, line: &mut Line<'_>) {
+        self.ends(line);
+        let (sent, received) = self.sent_and_received();
+        line.number("bytes_sent", sent);
+        line.number("bytes_recv", received);
+        if let Some(Ended { millis, error }) = self.ended.get() {
+            line.millis("duration", *millis);
+            line.known("error", error.as_deref());
+        }
+    }
+}
+
+/// A connection that has just been opened.
+struct Opened(Arc<Live>);
+
+impl Record for Opened {
+    fn fields(&self, line: &mut Line<'_>) {
+        self.0.ends(line);
+    }
+}
+
+pub(super) fn opened(live: &Arc<Live>) {
+    if tracing::enabled!(target: ACCESS, Level::DEBUG) {
+        log::record(Level::DEBUG, ACCESS, "connection opened", Arc::new(Opened(Arc::clone(live))));
+    }
+}
+
+pub(super) fn closed(live: Arc<Live>, duration: Duration, outcome: Outcome) {
+    let (enabled, level, error) = match outcome {
+        Outcome::Complete => (tracing::enabled!(target: ACCESS, Level::INFO), Level::INFO, None),
         Outcome::Failed { error, .. } => {
-            event!(error, info, "connection complete", { bytes_sent, bytes_recv, %duration, error = error.as_str() });
+            (tracing::enabled!(target: ACCESS, Level::ERROR), Level::ERROR, Some(error.into_boxed_str()))
         }
+    };
+    if enabled {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        // It ends once.
+        let _ = live.ended.set(Ended { millis, error });
+        log::record(level, ACCESS, "connection complete", live);
     }
 }
 
-pub(super) fn refused(direction: Direction, src: SocketAddr, dst: SocketAddr, error: &str) {
-    let direction = direction.as_str();
-    tracing::warn!(target: ACCESS, { src.addr = %src, dst.addr = %dst, direction, error }, "connection failed");
+/// A connection that was refused before both ends were known.
+struct Refused {
+    direction: Direction,
+    src_addr: SocketAddr,
+    dst_addr: SocketAddr,
+    error: Box<str>,
 }
 
-fn name(peer: &Peer) -> Option<&str> {
-    match (&peer.workload, &peer.baggage) {
-        (Some(workload), _) => Some(&*workload.name),
-        (None, Some(baggage)) => baggage.workload_name.as_deref(),
-        (None, None) => None,
+impl Record for Refused {
+    fn fields(&self, line: &mut Line<'_>) {
+        line.addr("src.addr", self.src_addr);
+        line.addr("dst.addr", self.dst_addr);
+        line.text("direction", self.direction.as_str());
+        line.text("error", &self.error);
     }
-    .filter(|name| !name.is_empty())
 }
 
-fn namespace(peer: &Peer) -> Option<&str> {
-    match (&peer.workload, &peer.baggage) {
-        (Some(workload), _) => Some(&*workload.namespace),
-        (None, Some(baggage)) => baggage.namespace.as_deref(),
-        (None, None) => None,
+pub(super) fn refused(direction: Direction, src_addr: SocketAddr, dst_addr: SocketAddr, error: &str) {
+    if tracing::enabled!(target: ACCESS, Level::WARN) {
+        let refused = Refused { direction, src_addr, dst_addr, error: error.into() };
+        log::record(Level::WARN, ACCESS, "connection failed", Arc::new(refused));
     }
-    .filter(|namespace| !namespace.is_empty())
-}
-
-fn cluster(peer: &Peer) -> Option<&str> {
-    match (&peer.workload, &peer.baggage) {
-        (Some(workload), _) => Some(&*workload.cluster_id),
-        (None, Some(baggage)) => baggage.cluster_id.as_deref(),
-        (None, None) => None,
-    }
-    .filter(|cluster| !cluster.is_empty())
 }

@@ -2,8 +2,11 @@
 
 #![allow(clippy::indexing_slicing)] // reason: tests
 
+mod bounds;
+mod denials;
+
 use std::io;
-use std::sync::Mutex;
+use std::time::Duration;
 
 use mesh_telemetry::log::{self, Format};
 
@@ -64,7 +67,7 @@ const ENDS: &str = "src.addr=10.1.0.5:40000 src.workload=web src.namespace=shop 
     dst.identity=spiffe://cluster.local/ns/shop/sa/cart-1 dst.cluster=Kubernetes";
 
 #[test]
-fn row_17_log_lines_count_bytes_from_the_workloads_side() {
+fn ops_row_17_log_lines_count_bytes_from_the_workloads_side() {
     let report = Report::new(&Registry::new(), false);
     let lines = logged("info", || {
         for direction in [Direction::Outbound, Direction::Inbound] {
@@ -112,43 +115,83 @@ const LABELS: &str = "source_workload=\"web\",source_canonical_service=\"web\",s
     destination_app=\"cart-1\",destination_version=\"unknown\",destination_cluster=\"Kubernetes\",\
     request_protocol=\"tcp\"";
 
-#[test]
-fn rows_16_and_18_counters_have_all_labels_and_both_ends_agree_on_bytes() {
-    let registry = Registry::new();
-    let report = Report::new(&registry, false);
-    let connection = report.opened(info(Direction::Outbound));
-    connection.received(1000);
-    connection.sent(10);
-    connection.closed(Outcome::Complete);
-    let denied = Outcome::Failed { flag: ResponseFlag::Deny, error: "denied".into() };
-    report.opened(info(Direction::Inbound)).closed(denied);
-    let text = registry.encode();
-    for (name, reporter, flag, value) in [
-        ("opened", "source", "-", 1),
-        ("closed", "source", "-", 1),
-        ("opened", "destination", "-", 1),
-        ("closed", "destination", "DENY", 1),
-        ("failed", "destination", "DENY", 1),
-    ] {
-        let line = format!(
-            "istio_tcp_connections_{name}_total{{reporter=\"{reporter}\",{LABELS},response_flags=\"{flag}\",\
-             connection_security_policy=\"mutual_tls\"}} {value}"
-        );
-        assert!(text.contains(&line), "{line}\nis missing in\n{text}");
-    }
-    let bytes = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{reporter=\"source\""))).unwrap();
-        line.rsplit_once(' ').unwrap().1.to_owned()
-    };
-    assert_eq!(
-        (bytes("istio_tcp_received_bytes_total"), bytes("istio_tcp_sent_bytes_total")),
-        ("1000".into(), "10".into())
-    );
-    assert!(!text.contains("failed_total{reporter=\"source\""));
+/// One line of the exposition.
+fn series(name: &str, reporter: &str, flag: &str, value: u64) -> String {
+    format!(
+        "istio_tcp_{name}_total{{reporter=\"{reporter}\",{LABELS},response_flags=\"{flag}\",\
+         connection_security_policy=\"mutual_tls\"}} {value}\n"
+    )
 }
 
 #[test]
-fn row_19_what_is_not_known_is_the_text_unknown() {
+fn ops_row_16_counters_have_all_labels_and_both_ends_agree_on_bytes() {
+    let registry = Registry::new();
+    let report = Report::new(&registry, false);
+    for direction in [Direction::Outbound, Direction::Inbound] {
+        let connection = report.opened(info(direction));
+        connection.received(900);
+        connection.received(100);
+        connection.sent(10);
+        connection.closed(Outcome::Complete);
+    }
+    let text = registry.encode();
+    for reporter in ["source", "destination"] {
+        for (name, value) in
+            [("connections_opened", 1), ("connections_closed", 1), ("received_bytes", 1000), ("sent_bytes", 10)]
+        {
+            let line = series(name, reporter, "-", value);
+            assert!(text.contains(&line), "{line}\nis missing in\n{text}");
+        }
+    }
+    assert!(!text.contains("failed_total{"), "{text}");
+}
+
+#[test]
+fn ops_row_18_a_denied_connection_is_opened_closed_and_failed() {
+    let registry = Registry::new();
+    let report = Report::new(&registry, false);
+    let denied = Outcome::Failed { flag: ResponseFlag::Deny, error: "denied".into() };
+    report.opened(info(Direction::Inbound)).closed(denied);
+    let text = registry.encode();
+    for line in [
+        series("connections_opened", "destination", "-", 1),
+        series("connections_closed", "destination", "DENY", 1),
+        series("connections_failed", "destination", "DENY", 1),
+    ] {
+        assert!(text.contains(&line), "{line}\nis missing in\n{text}");
+    }
+    assert!(!text.contains(&series("connections_closed", "destination", "-", 1)));
+}
+
+#[test]
+fn each_flag_has_its_name() {
+    let registry = Registry::new();
+    let report = Report::new(&registry, false);
+    for flag in ResponseFlag::ALL {
+        report.opened(info(Direction::Outbound)).closed(Outcome::Failed { flag, error: "e".into() });
+    }
+    let text = registry.encode();
+    for flag in
+        ["DENY", "CONNECT", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "NETWORK_POLICY", "IDENTITY_ERROR", "CERT_REVOKED"]
+    {
+        assert!(text.contains(&series("connections_failed", "source", flag, 1)), "{flag}: {text}");
+    }
+}
+
+#[test]
+fn bytes_of_an_open_connection_show_at_the_next_scrape() {
+    let registry = Registry::new();
+    let connection = Report::new(&registry, false).opened(info(Direction::Outbound));
+    connection.received(7);
+    assert!(registry.encode().contains(&series("received_bytes", "source", "-", 7)));
+    connection.received(3);
+    assert!(registry.encode().contains(&series("received_bytes", "source", "-", 10)));
+    assert!(registry.encode().contains(&series("connections_opened", "source", "-", 1)));
+    assert!(!registry.encode().contains("connections_closed_total{"));
+}
+
+#[test]
+fn ops_row_19_what_is_not_known_is_the_text_unknown() {
     let registry = Registry::new();
     let mut passthrough = info(Direction::Outbound);
     passthrough.destination = Peer::default();
@@ -197,38 +240,67 @@ fn sockets_are_counted_while_their_guard_lives() {
 }
 
 #[test]
-fn a_denial_names_both_ends_the_rule_and_the_nearest_change() {
-    use mesh_policy::{Connection as Seen, Policy, evaluate};
-    use mesh_wire::security::{Action, Authorization, Scope};
-    let message = Authorization {
-        rules: vec![from_principal("x/ns/a/sa/b")],
-        ..policy("shop/p", Scope::Namespace, Action::Allow)
-    };
-    let policies = [Arc::new(Policy::decode("shop/p", message).unwrap())];
-    let info = info(Direction::Inbound);
-    let seen = Seen {
-        source_ip: info.src_addr.ip(),
-        identity: info.source.identity.clone(),
-        destination: "10.1.0.77:8080".parse().unwrap(),
-    };
-    let (source, destination) = (info.source.workload.unwrap(), info.destination.workload.unwrap());
-    let verdict = evaluate(&policies, &seen);
+fn a_peer_cannot_forge_a_series_with_its_baggage() {
+    let registry = Registry::new();
+    let mut remote = info(Direction::Inbound);
+    let baggage = BaggagePeer { workload_name: Some("x\"} 1\nforged 2".into()), ..BaggagePeer::default() };
+    remote.source = Peer { workload: None, baggage: Some(baggage), identity: None };
+    Report::new(&registry, false).opened(remote).closed(Outcome::Complete);
+    let text = registry.encode();
+    assert!(text.contains(r#"source_workload="x\"} 1\nforged 2""#), "{text}");
+    assert!(!text.lines().any(|line| line.starts_with("forged")));
+}
+
+#[test]
+fn behind_a_gateway_the_destination_is_who_answered() {
+    let registry = Registry::new();
+    let mut across = info(Direction::Outbound);
+    let baggage = BaggagePeer { workload_name: Some("far".into()), ..BaggagePeer::default() };
+    let identity = Some("spiffe://td2/ns/n/sa/s".parse().unwrap());
+    across.destination = Peer { workload: None, baggage: Some(baggage), identity };
+    Report::new(&registry, false).opened(across).closed(Outcome::Complete);
+    let text = registry.encode();
+    assert!(text.contains("destination_service=\"cart.svc\""), "{text}");
+    assert!(text.contains("destination_workload=\"far\""), "{text}");
+    assert!(text.contains("destination_principal=\"spiffe://td2/ns/n/sa/s\""), "{text}");
+}
+
+#[test]
+fn lookups_of_host_names_are_counted() {
+    let registry = Registry::new();
+    let report = Report::new(&registry, false);
+    let source = info(Direction::Outbound).source.workload.unwrap();
+    report.looked_up(&source, "db.example");
+    report.looked_up(&source, "db.example");
+    let text = registry.encode();
+    let line = "istio_on_demand_dns_total{source_workload=\"web\",source_canonical_service=\"web\",\
+        source_canonical_revision=\"unknown\",source_workload_namespace=\"shop\",\
+        source_principal=\"spiffe://cluster.local/ns/shop/sa/web\",source_app=\"web\",source_version=\"unknown\",\
+        source_cluster=\"Kubernetes\",hostname=\"db.example\"} 2\n";
+    assert!(text.contains(line), "{line}\nis missing in\n{text}");
+}
+
+#[test]
+fn open_connections_are_listed_by_pod() {
     let report = Report::new(&Registry::new(), false);
-    let denial = Denial {
-        src_addr: info.src_addr,
-        source: Some(&source),
-        destination: &destination,
-        connection: &seen,
-        policies: &policies,
-        verdict: &verdict,
-    };
-    let lines = logged("info", || report.denied(&denial));
-    assert_eq!(
-        lines,
-        ["warn\tdenial\tconnection denied\tsrc.addr=10.1.0.5:40000 src.workload=web src.namespace=shop \
-          src.identity=spiffe://cluster.local/ns/shop/sa/web dst.addr=10.1.0.77:8080 dst.workload=cart-1 \
-          dst.namespace=shop dst.identity=spiffe://cluster.local/ns/shop/sa/cart-1 policy=shop/p \
-          reason=\"allow policies exist but none matched: shop/p\" \
-          nearest_allow=\"add principal cluster.local/ns/shop/sa/web to rule 0 of allow policy shop/p\""]
-    );
+    let (out, arriving) = (report.opened(info(Direction::Outbound)), report.opened(info(Direction::Inbound)));
+    out.received(1000);
+    out.sent(10);
+    let all = report.connections(None);
+    assert_eq!(all["connections"].as_array().unwrap().len(), 2);
+    assert_eq!(all["leftOut"], 0);
+    let of_web = report.connections(Some(("shop", "web")));
+    let [shown] = &of_web["connections"].as_array().unwrap()[..] else { panic!("{of_web}") };
+    assert_eq!(shown["pod"], serde_json::json!({"namespace": "shop", "name": "web"}));
+    assert_eq!(shown["direction"], "outbound");
+    assert_eq!((&shown["bytesSent"], &shown["bytesReceived"]), (&1000.into(), &10.into()));
+    assert_eq!(shown["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(shown["destination"]["workload"], "cart-1");
+    assert_eq!(shown["hboneAddr"], "10.1.0.77:8080");
+    assert_eq!(shown["service"], "shop/cart.svc");
+    assert!(shown["ageMs"].is_u64());
+    out.closed(Outcome::Complete);
+    assert_eq!(report.connections(Some(("shop", "web")))["connections"], serde_json::json!([]));
+    drop(arriving);
+    assert_eq!(report.connections(None)["connections"], serde_json::json!([]));
 }

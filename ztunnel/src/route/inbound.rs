@@ -1,21 +1,25 @@
 //! What an arriving tunnel or plaintext connection is for.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::NetworkAddr;
 use mesh_core::addr::{canonical, canonical_ip};
 
-use super::{PROXY_PORTS, upstream};
-use crate::state::{Found, GatewayAddress, Service, Snapshot, Workload};
+use super::upstream;
+use crate::state::{Found, GatewayAddress, Local, Service, Snapshot, Workload};
 
 /// Where the application is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboundTarget {
-    /// The pod's own address, as it was dialled, and the application's port.
+    /// The pod's own address as it was dialled, or loopback, and the application's port.
     pub addr: SocketAddr,
     /// The service named by the authority, when it names one.
     pub service: Option<Arc<Service>>,
+    /// The application is told of the connection in a PROXY header, with this as its destination.
+    pub announce: Option<SocketAddr>,
+    /// Whether the application may see the client's address as its peer; not over loopback.
+    pub keep_source: bool,
 }
 
 /// A CONNECT request that is not served.
@@ -49,37 +53,69 @@ pub fn inbound(
     local_addr: SocketAddr,
 ) -> Result<InboundTarget, InboundRefusal> {
     let local_ip = canonical_ip(local_addr.ip());
-    let (port, service) = match parse(authority)? {
-        (Host::Ip(ip), port) => {
-            if !accepts(snapshot, local, ip, local_ip) {
+    let host = parse(authority)?;
+    let (port, service) = match &host {
+        Host::Ip(addr) => {
+            if !accepts(snapshot, local, addr.ip(), local_ip) {
                 let reason = format!("authority {authority} is not for this workload, reached at {local_ip}");
                 return Err(InboundRefusal::bad_request(reason));
             }
-            (port, None)
+            (addr.port(), None)
         }
-        (Host::Name(name), port) => by_hostname(snapshot, local, name, port)?,
+        Host::Name(name, port) => {
+            let (port, service) = by_hostname(snapshot, local, name, *port)?;
+            (port, Some(service))
+        }
     };
-    if PROXY_PORTS.contains(&port) {
+    if snapshot.local.owns_port(port) {
         return Err(InboundRefusal::unavailable(format!("port {port} belongs to the mesh proxy")));
     }
-    let port = match local.application_tunnel {
-        Some(tunnel) if tunnel.proxy_protocol => {
-            let reason = "the workload wants PROXY protocol, which this version does not support";
-            return Err(InboundRefusal::unavailable(reason));
-        }
-        Some(tunnel) => tunnel.port.unwrap_or(port),
-        None => port,
+    let Some(tunnel) = local.application_tunnel else {
+        return Ok(InboundTarget { addr: SocketAddr::new(local_ip, port), service, announce: None, keep_source: true });
     };
-    Ok(InboundTarget { addr: SocketAddr::new(local_ip, port), service })
+    let port = tunnel.port.unwrap_or(port);
+    if !tunnel.proxy_protocol {
+        return Ok(InboundTarget { addr: SocketAddr::new(local_ip, port), service, announce: None, keep_source: true });
+    }
+    let announce = Some(announced(snapshot, &host, service.as_deref())?);
+    let ip = if snapshot.local.localhost_app_tunnel { loopback_like(local_ip) } else { local_ip };
+    let keep_source = !ip.is_loopback();
+    Ok(InboundTarget { addr: SocketAddr::new(ip, port), service, announce, keep_source })
+}
+
+/// Whether anybody could serve a tunnel with `authority`; asked before anything is looked up for it.
+///
+/// # Errors
+/// It does not name a host and a port.
+pub fn check_authority(authority: &str) -> Result<(), InboundRefusal> {
+    parse(authority).map(drop)
+}
+
+/// The destination that a PROXY header names: what the client asked for, as an address.
+fn announced(snapshot: &Snapshot, host: &Host<'_>, service: Option<&Service>) -> Result<SocketAddr, InboundRefusal> {
+    match host {
+        Host::Ip(addr) => Ok(*addr),
+        Host::Name(name, port) => {
+            let own = &snapshot.local.network;
+            let vips = service.into_iter().flat_map(|service| &service.vips);
+            let best = vips.min_by_key(|vip| (vip.network != *own, !vip.ip.is_ipv4()));
+            let none = || InboundRefusal::unavailable(format!("{name} has no address that a PROXY header could name"));
+            Ok(SocketAddr::new(best.ok_or_else(none)?.ip, *port))
+        }
+    }
+}
+
+fn loopback_like(ip: IpAddr) -> IpAddr {
+    if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
 }
 
 /// Decides about a plaintext connection whose original destination is `dst`.
 ///
 /// # Errors
 /// It was meant for the proxy itself.
-pub fn inbound_plaintext(dst: SocketAddr) -> Result<SocketAddr, InboundRefusal> {
+pub fn inbound_plaintext(local: &Local, dst: SocketAddr) -> Result<SocketAddr, InboundRefusal> {
     let dst = canonical(dst);
-    if PROXY_PORTS.contains(&dst.port()) {
+    if local.owns_port(dst.port()) {
         return Err(InboundRefusal::unavailable(format!("port {} belongs to the mesh proxy", dst.port())));
     }
     Ok(dst)
@@ -104,14 +140,16 @@ pub fn destination_service(
     found.map(|(service, _)| Arc::clone(service))
 }
 
+/// What an authority names.
 enum Host<'a> {
-    Ip(IpAddr),
-    Name(&'a str),
+    /// Canonical.
+    Ip(SocketAddr),
+    Name(&'a str, u16),
 }
 
-fn parse(authority: &str) -> Result<(Host<'_>, u16), InboundRefusal> {
+fn parse(authority: &str) -> Result<Host<'_>, InboundRefusal> {
     if let Ok(addr) = authority.parse::<SocketAddr>() {
-        return Ok((Host::Ip(canonical_ip(addr.ip())), addr.port()));
+        return Ok(Host::Ip(canonical(addr)));
     }
     let bad = || InboundRefusal::bad_request(format!("authority {authority:?} is not <host>:<port>"));
     let (host, port) = authority.rsplit_once(':').ok_or_else(bad)?;
@@ -119,7 +157,7 @@ fn parse(authority: &str) -> Result<(Host<'_>, u16), InboundRefusal> {
     if host.is_empty() || !host.chars().all(name_like) {
         return Err(bad());
     }
-    Ok((Host::Name(host), port.parse().map_err(|_| bad())?))
+    Ok(Host::Name(host, port.parse().map_err(|_| bad())?))
 }
 
 /// Whether an address in an authority may be meant for this workload.
@@ -128,9 +166,7 @@ fn accepts(snapshot: &Snapshot, local: &Workload, ip: IpAddr, local_ip: IpAddr) 
         return true;
     }
     let addr = NetworkAddr::new(Arc::clone(&snapshot.local.network), ip);
-    let is_waypoint_for = |reference: &GatewayAddress| {
-        upstream::members(snapshot, reference, &|member| member.uid == local.uid || member.owns(local_ip))
-    };
+    let is_waypoint_for = |reference: &GatewayAddress| upstream::stands_for(snapshot, reference, local, local_ip);
     match snapshot.address(None, &addr) {
         Some(Found::Workload(workload)) => workload.waypoint.as_deref().is_some_and(is_waypoint_for),
         Some(Found::Service(service)) => {
@@ -146,14 +182,14 @@ fn by_hostname(
     local: &Workload,
     name: &str,
     port: u16,
-) -> Result<(u16, Option<Arc<Service>>), InboundRefusal> {
+) -> Result<(u16, Arc<Service>), InboundRefusal> {
     let service = snapshot
         .service_by_hostname(Some(&local.namespace), name)
         .ok_or_else(|| InboundRefusal::unavailable(format!("host name {name} is not known to this proxy")))?;
     let own = local.ports_for(&service.key).and_then(|ports| ports.target(port));
     let target = own.filter(|target| *target != 0).or_else(|| service.ports.target(port).filter(|target| *target != 0));
     match target {
-        Some(target) => Ok((target, Some(Arc::clone(service)))),
+        Some(target) => Ok((target, Arc::clone(service))),
         None => Err(InboundRefusal::unavailable(format!("port {port} of {name} leads to no port of this workload"))),
     }
 }

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::NetworkAddr;
 use mesh_core::addr::canonical;
-use mesh_core::{Identity, NetworkAddr};
 
+use super::path::{Authority, Path};
 use super::upstream::{self, Purpose, Upstream};
-use super::{PROXY_PORTS, Pick, Refusal};
+use super::{Pick, Refusal};
 use crate::state::{Found, GatewayAddress, HBONE_PORT, Mode, Protocol, Service, Snapshot, Workload};
 
 /// Who opens the connection.
@@ -19,40 +20,6 @@ pub struct Source<'a> {
     pub addr: SocketAddr,
 }
 
-/// How to reach the destination.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Path {
-    /// Through a tunnel.
-    Hbone {
-        /// Where to open the TLS connection.
-        dial: SocketAddr,
-        /// `:authority` of the CONNECT request.
-        authority: String,
-        /// The server must prove one of these.
-        expected: Vec<Identity>,
-    },
-    /// As it is, to a workload of the mesh that is not enrolled.
-    Plain {
-        /// Where to connect.
-        dial: SocketAddr,
-    },
-    /// As it is, to an address that the mesh does not know.
-    Passthrough {
-        /// Where to connect: the original destination.
-        dial: SocketAddr,
-    },
-}
-
-impl Path {
-    /// The address that is dialled.
-    #[must_use]
-    pub fn dial(&self) -> SocketAddr {
-        match self {
-            Self::Hbone { dial, .. } | Self::Plain { dial } | Self::Passthrough { dial } => *dial,
-        }
-    }
-}
-
 /// What the tunnel or connection ends at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hop {
@@ -60,6 +27,8 @@ pub enum Hop {
     Direct,
     /// A waypoint, which goes on from there.
     Waypoint,
+    /// The gateway of another network, which passes on what it cannot read.
+    Gateway,
 }
 
 /// A decision.
@@ -67,7 +36,7 @@ pub enum Hop {
 pub struct Outbound {
     /// How to reach it.
     pub path: Path,
-    /// Whether `workload` is the destination or its waypoint.
+    /// What `workload` is: the destination, its waypoint or the gateway of its network.
     pub hop: Hop,
     /// The workload that is dialled, when it is known.
     pub workload: Option<Arc<Workload>>,
@@ -88,81 +57,119 @@ pub fn outbound(
     dst: SocketAddr,
     pick: &mut Pick<'_>,
 ) -> Result<Outbound, Refusal> {
-    let dst = canonical(dst);
-    if dst.ip().is_loopback() && PROXY_PORTS.contains(&dst.port()) {
-        return Err(Refusal::ProxyPort { port: dst.port() });
-    }
-    let addr = NetworkAddr::new(Arc::clone(&snapshot.local.network), dst.ip());
-    let service = match snapshot.address(Some(&source.workload.namespace), &addr) {
-        Some(Found::Service(service)) => Some(service),
-        Some(Found::Workload(_)) | None => None,
-    };
-    if let Some(service) = &service
-        && let Some(reference) = upstream::service_waypoint(service, pick)
-    {
-        let owner = format!("service {}", service.key);
-        return through_waypoint(snapshot, source, reference, &owner, dst, Some(service), pick);
-    }
-    let found = upstream::by_address(snapshot, source.workload, &addr, dst.port(), Purpose::Traffic, pick);
-    let Some(chosen) = found else {
-        return match service {
-            Some(service) if service.mode() != Mode::Passthrough => Err(Refusal::no_upstream(&service, dst.port())),
-            _ => {
-                Ok(Outbound { path: Path::Passthrough { dial: dst }, hop: Hop::Direct, workload: None, service: None })
-            }
+    Question { snapshot, source, dst: canonical(dst), pick }.decide()
+}
+
+struct Question<'a, 'p> {
+    snapshot: &'a Snapshot,
+    source: &'a Source<'a>,
+    /// What the client dialled.
+    dst: SocketAddr,
+    pick: &'a mut Pick<'p>,
+}
+
+impl Question<'_, '_> {
+    fn decide(mut self) -> Result<Outbound, Refusal> {
+        let (snapshot, source, dst) = (self.snapshot, self.source, self.dst);
+        if dst.ip().is_loopback() && snapshot.local.owns_port(dst.port()) {
+            return Err(Refusal::ProxyPort { port: dst.port() });
+        }
+        let addr = NetworkAddr::new(Arc::clone(&snapshot.local.network), dst.ip());
+        let service = match snapshot.address(Some(&source.workload.namespace), &addr) {
+            Some(Found::Service(service)) => Some(service),
+            Some(Found::Workload(_)) | None => None,
         };
-    };
-    if chosen.workload.network != source.workload.network {
-        return Err(other_network(&chosen.workload));
+        if let Some(service) = &service
+            && let Some(reference) = upstream::service_waypoint(service, self.pick)
+        {
+            return self.through_waypoint(reference, &format_args!("service {}", service.key), Some(service));
+        }
+        let found = upstream::by_address(snapshot, source.workload, &addr, dst.port(), Purpose::Traffic, self.pick);
+        let Some(chosen) = found else {
+            return match service {
+                Some(service) if service.mode() != Mode::Passthrough => Err(Refusal::no_upstream(&service, dst.port())),
+                _ => Ok(Outbound {
+                    path: Path::Passthrough { dial: dst },
+                    hop: Hop::Direct,
+                    workload: None,
+                    service: None,
+                }),
+            };
+        };
+        if chosen.workload.network != source.workload.network {
+            return self.across(&chosen, service.as_ref());
+        }
+        if service.is_none()
+            && let Some(reference) = &chosen.workload.waypoint
+            && !upstream::is_caller(snapshot, reference, &source.workload.identity, source.addr.ip())
+        {
+            return self.through_waypoint(reference, &format_args!("workload {}", chosen.workload.uid), None);
+        }
+        direct(chosen, dst)
     }
-    if service.is_none()
-        && let Some(reference) = &chosen.workload.waypoint
-        && !upstream::is_caller(snapshot, reference, &source.workload.identity, source.addr.ip())
-    {
-        let owner = format!("workload {}", chosen.workload.uid);
-        return through_waypoint(snapshot, source, reference, &owner, dst, None, pick);
+
+    fn through_waypoint(
+        &mut self,
+        reference: &GatewayAddress,
+        owner: &dyn std::fmt::Display,
+        service: Option<&Arc<Service>>,
+    ) -> Result<Outbound, Refusal> {
+        let waypoint = upstream::referred(self.snapshot, self.source.workload, reference, Purpose::Waypoint, self.pick)
+            .map_err(|reason| Refusal::waypoint(owner, reference, reason))?;
+        if waypoint.workload.network != self.source.workload.network {
+            return self.across(&waypoint, service);
+        }
+        let dial = waypoint
+            .dial(upstream::wanted_ip(reference, self.dst))
+            .map_err(|refusal| Refusal::waypoint(owner, reference, refusal))?;
+        let path = Path::Hbone { dial, authority: Authority::Addr(self.dst), expected: waypoint.expected() };
+        Ok(Outbound { path, hop: Hop::Waypoint, workload: Some(waypoint.workload), service: service.cloned() })
     }
-    direct(chosen, dst)
+
+    /// To `target` on another network, through the gateway that it names.
+    fn across(&mut self, target: &Upstream, service: Option<&Arc<Service>>) -> Result<Outbound, Refusal> {
+        let unreachable = |reason| Refusal::OtherNetwork {
+            target: Arc::clone(&target.workload.uid),
+            network: Arc::clone(&target.workload.network),
+            reason,
+        };
+        // Addresses of the other network mean nothing here: only services can be asked for.
+        let service = service.ok_or_else(|| unreachable("it was dialled by its address, not through a service"))?;
+        let reference =
+            target.workload.network_gateway.as_deref().ok_or_else(|| unreachable("its network has no gateway"))?;
+        let inner = target.service_identities();
+        if inner.is_empty() {
+            return Err(Refusal::NobodyExpected {
+                service: service.key.to_string(),
+                network: Arc::clone(&target.workload.network),
+            });
+        }
+        let refused = |reason: &dyn std::fmt::Display| Refusal::Gateway {
+            network: Arc::clone(&target.workload.network),
+            gateway: reference.to_string(),
+            reason: reason.to_string(),
+        };
+        let gateway = upstream::referred(self.snapshot, self.source.workload, reference, Purpose::Traffic, self.pick)
+            .map_err(|reason| refused(&reason))?;
+        let path = Path::DoubleHbone {
+            gateway: gateway.dial(upstream::wanted_ip(reference, self.dst)).map_err(|refusal| refused(&refusal))?,
+            authority: Authority::Name { host: Arc::clone(service.hostname()), port: self.dst.port() },
+            outer: gateway.expected(),
+            inner,
+        };
+        Ok(Outbound { path, hop: Hop::Gateway, workload: Some(gateway.workload), service: Some(Arc::clone(service)) })
+    }
 }
 
 fn direct(chosen: Upstream, dst: SocketAddr) -> Result<Outbound, Refusal> {
-    let target = SocketAddr::new(chosen.ip(dst.ip())?, chosen.port);
+    let target = chosen.dial(dst.ip())?;
     let path = match chosen.workload.protocol {
         Protocol::Hbone => Path::Hbone {
-            dial: SocketAddr::new(target.ip(), HBONE_PORT),
-            authority: target.to_string(),
+            authority: target.authority(),
+            dial: target.with_port(HBONE_PORT),
             expected: chosen.expected(),
         },
         Protocol::Tcp => Path::Plain { dial: target },
     };
     Ok(Outbound { path, hop: Hop::Direct, workload: Some(chosen.workload), service: chosen.service })
-}
-
-fn through_waypoint(
-    snapshot: &Snapshot,
-    source: &Source<'_>,
-    reference: &GatewayAddress,
-    owner: &str,
-    dst: SocketAddr,
-    service: Option<&Arc<Service>>,
-    pick: &mut Pick<'_>,
-) -> Result<Outbound, Refusal> {
-    let waypoint = upstream::waypoint(snapshot, source.workload, reference, pick)
-        .map_err(|reason| Refusal::waypoint(owner, reference, reason))?;
-    if waypoint.workload.network != source.workload.network {
-        return Err(other_network(&waypoint.workload));
-    }
-    let ip = waypoint
-        .ip(upstream::wanted_ip(reference, dst))
-        .map_err(|refusal| Refusal::waypoint(owner, reference, refusal))?;
-    let path = Path::Hbone {
-        dial: SocketAddr::new(ip, waypoint.port),
-        authority: dst.to_string(),
-        expected: waypoint.expected(),
-    };
-    Ok(Outbound { path, hop: Hop::Waypoint, workload: Some(waypoint.workload), service: service.cloned() })
-}
-
-fn other_network(workload: &Workload) -> Refusal {
-    Refusal::OtherNetwork { target: format!("workload {}", workload.uid), network: Arc::clone(&workload.network) }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::indexing_slicing)] // reason: tests
 
+mod across;
+mod addressing;
 mod balancing;
 mod inbound_rows;
 mod outbound_rows;
@@ -54,6 +56,9 @@ pub(super) fn decide_from(world: &World, source: &str, dst: &str) -> Result<Outb
 pub(super) fn brief(decision: &Result<Outbound, Refusal>) -> String {
     match decision {
         Ok(Outbound { path: Path::Hbone { dial, authority, .. }, .. }) => format!("hbone {dial} {authority}"),
+        Ok(Outbound { path: Path::DoubleHbone { gateway, authority, .. }, .. }) => {
+            format!("double {gateway} {authority}")
+        }
         Ok(Outbound { path: Path::Plain { dial }, .. }) => format!("plain {dial}"),
         Ok(Outbound { path: Path::Passthrough { dial }, .. }) => format!("passthrough {dial}"),
         Err(refusal) => format!("refused: {refusal}"),

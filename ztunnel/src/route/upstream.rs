@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::{Identity, NetworkAddr};
 
+use super::path::{Dial, Families};
 use super::{Pick, Refusal, balance};
 use crate::state::{Destination, Endpoint, Found, GatewayAddress, Mode, Service, Snapshot, Workload};
 
@@ -17,7 +18,7 @@ pub(super) struct Upstream {
     pub(super) service: Option<Arc<Service>>,
 }
 
-/// What the endpoints are wanted for.
+/// What the endpoints are wanted for. A gateway counts as ordinary traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Ordinary traffic.
@@ -29,28 +30,39 @@ pub(super) enum Purpose {
 impl Upstream {
     /// Identities that the server may prove: the service's extra ones, then the workload's own.
     pub(super) fn expected(&self) -> Vec<Identity> {
-        let extra = self.service.iter().flat_map(|service| service.identities.iter().cloned());
-        extra.chain([self.workload.identity.clone()]).collect()
+        let mut expected = self.service_identities();
+        expected.push(self.workload.identity.clone());
+        expected
     }
 
-    /// The address to dial for a connection to `wanted`.
+    /// Identities that the service names for its endpoints.
+    pub(super) fn service_identities(&self) -> Vec<Identity> {
+        self.service.as_ref().map_or_else(Vec::new, |service| service.identities.to_vec())
+    }
+
+    /// Where to connect for a connection to `wanted`.
     ///
     /// # Errors
-    /// There is none of a usable family.
-    pub(super) fn ip(&self, wanted: IpAddr) -> Result<IpAddr, Refusal> {
+    /// There is no address of a usable family.
+    pub(super) fn dial(&self, wanted: IpAddr) -> Result<Dial, Refusal> {
         let workload = &self.workload;
+        let at = |ip| Dial::Addr(SocketAddr::new(ip, self.port));
         if workload.owns(wanted) {
-            return Ok(wanted);
+            return Ok(at(wanted));
         }
-        let fits = |ip: &&IpAddr| self.service.as_ref().is_none_or(|service| service.ip_families.accepts(**ip));
+        let service = self.service.as_deref();
+        if workload.ips.is_empty() && !workload.hostname.is_empty() {
+            let families = Families::of(service, wanted);
+            return Ok(Dial::Name { host: Arc::clone(&workload.hostname), port: self.port, families });
+        }
+        let fits = |ip: &&IpAddr| service.is_none_or(|service| service.ip_families.accepts(**ip));
         let mut usable = workload.ips.iter().filter(fits);
         let same_family = usable.clone().find(|ip| ip.is_ipv4() == wanted.is_ipv4());
-        same_family.or_else(|| usable.next()).copied().ok_or_else(|| Refusal::NoAddress {
+        same_family.or_else(|| usable.next()).copied().map(at).ok_or_else(|| Refusal::NoAddress {
             workload: workload.uid.to_string(),
-            reason: match (workload.ips.is_empty(), workload.hostname.is_empty()) {
-                (true, false) => "it is known by host name only, which this version does not resolve",
-                (true, true) => "it has none",
-                (false, _) => "none is of a family that the service allows",
+            reason: match workload.ips.is_empty() {
+                true => "it has none",
+                false => "none is of a family that the service allows",
             },
         })
     }
@@ -104,12 +116,13 @@ fn usable(endpoint: &Endpoint, source: &Workload, declared: Option<u16>, port: u
     let reachable = !workload.ips.is_empty()
         || !workload.hostname.is_empty()
         || (workload.network != source.network && workload.network_gateway.is_some());
-    let has_port = match (declared, purpose) {
+    let allowed = match (declared, purpose) {
         (Some(0), Purpose::Traffic) => endpoint.ports.target(port).is_some(),
         (Some(_), _) => true,
         (None, _) => workload.application_tunnel.is_some(),
     };
-    reachable && has_port
+    // One that leads to no port must not be drawn in place of one that does.
+    reachable && allowed && target_port(endpoint, declared, port).is_some()
 }
 
 /// The endpoint's own port, else the service's, else the service port itself for a tunnel that has
@@ -137,25 +150,27 @@ pub(super) fn service_waypoint<'a>(service: &'a Service, pick: &mut Pick<'_>) ->
     chosen.map(|(waypoint, _)| waypoint)
 }
 
-/// Resolves a reference to a waypoint, for a connection to `dst`.
+/// Resolves a reference to a waypoint or to the gateway of another network.
 ///
 /// # Errors
 /// What keeps it from being used; traffic must then not go on without it.
-pub(super) fn waypoint(
+pub(super) fn referred(
     snapshot: &Snapshot,
     source: &Workload,
     reference: &GatewayAddress,
+    purpose: Purpose,
     pick: &mut Pick<'_>,
 ) -> Result<Upstream, &'static str> {
     let port = reference.hbone_mtls_port;
     match &reference.destination {
         Destination::Hostname(name) => match snapshot.hostname(name) {
-            Some(Found::Service(service)) => by_service(snapshot, source, &service, port, Purpose::Waypoint, pick)
-                .ok_or("it has no healthy endpoint"),
+            Some(Found::Service(service)) => {
+                by_service(snapshot, source, &service, port, purpose, pick).ok_or("it has no healthy endpoint")
+            }
             Some(Found::Workload(workload)) => Ok(Upstream { workload, port, service: None }),
             None => Err("it is not known to this proxy"),
         },
-        Destination::Address(addr) => by_address(snapshot, source, addr, port, Purpose::Waypoint, pick)
+        Destination::Address(addr) => by_address(snapshot, source, addr, port, purpose, pick)
             .ok_or("nothing with a usable endpoint is known at that address"),
     }
 }
@@ -175,14 +190,28 @@ pub(super) fn is_caller(snapshot: &Snapshot, reference: &GatewayAddress, caller:
     members(snapshot, reference, &is_it)
 }
 
+/// Whether a reference to a waypoint stands for `local`: by its service, also while it is not healthy and still has
+/// connections to finish, or by the address at which it was reached.
+pub(super) fn stands_for(snapshot: &Snapshot, reference: &GatewayAddress, local: &Workload, local_ip: IpAddr) -> bool {
+    match found(snapshot, reference) {
+        Some(Found::Service(service)) => local.ports_for(&service.key).is_some(),
+        Some(Found::Workload(workload)) => workload.owns(local_ip),
+        None => false,
+    }
+}
+
+/// What a reference names, whether it can be used or not.
+pub(super) fn found(snapshot: &Snapshot, reference: &GatewayAddress) -> Option<Found> {
+    match &reference.destination {
+        Destination::Hostname(name) => snapshot.hostname(name),
+        Destination::Address(addr) => snapshot.address(None, addr),
+    }
+}
+
 /// Whether a reference stands for a workload that satisfies `is_it`: any endpoint of a service,
 /// else the workload itself.
 pub(super) fn members(snapshot: &Snapshot, reference: &GatewayAddress, is_it: &dyn Fn(&Workload) -> bool) -> bool {
-    let found = match &reference.destination {
-        Destination::Hostname(name) => snapshot.hostname(name),
-        Destination::Address(addr) => snapshot.address(None, addr),
-    };
-    match found {
+    match found(snapshot, reference) {
         Some(Found::Workload(workload)) => is_it(&workload),
         Some(Found::Service(service)) => {
             let endpoints = snapshot.endpoints(&service);

@@ -61,6 +61,10 @@ impl Snapshot {
         if service.canonical {
             out.set("canonical", true.into());
         }
+        // An extension of our own control plane.
+        if service.waypoint_required {
+            out.set("waypointRequired", true.into());
+        }
         if service.visibility == Visibility::Namespace {
             out.set("visibility", "Namespace".into());
         }
@@ -95,9 +99,9 @@ pub(crate) fn dump_workload(workload: &Workload) -> Value {
     locality.text("region", &workload.locality.region);
     locality.text("zone", &workload.locality.zone);
     locality.text("subzone", &workload.locality.subzone);
-    out.set("locality", locality.0.into());
+    out.object("locality", locality.0);
     let services = workload.services.iter().map(|(key, ports)| (key.to_string(), json!(ports)));
-    out.set("services", services.collect::<Map<_, _>>().into());
+    out.object("services", services.collect());
     if workload.network_mode == NetworkMode::HostNetwork {
         out.set("networkMode", "HostNetwork".into());
     }
@@ -108,7 +112,9 @@ pub(crate) fn dump_workload(workload: &Workload) -> Value {
         let protocol = if tunnel.proxy_protocol { "PROXY" } else { "NONE" };
         out.set("applicationTunnel", json!({"protocol": protocol, "port": tunnel.port}));
     }
-    out.set("capacity", workload.capacity.into());
+    if workload.capacity != 1 {
+        out.set("capacity", workload.capacity.into());
+    }
     out.0.into()
 }
 
@@ -188,6 +194,13 @@ impl Object {
         let values: Vec<_> = values.collect();
         if !values.is_empty() {
             self.set(name, values.into());
+        }
+    }
+
+    /// Left out when empty.
+    fn object(&mut self, name: &str, fields: Map<String, Value>) {
+        if !fields.is_empty() {
+            self.set(name, fields.into());
         }
     }
 

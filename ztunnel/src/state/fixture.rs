@@ -42,8 +42,11 @@ impl IdentityWatcher for Recorder {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::of(Local { network: NETWORK.into(), node: Some(NODE.into()), ..Local::default() })
+    }
+
+    pub(crate) fn of(local: Local) -> Self {
         let identities = Arc::new(Recorder::default());
-        let local = Local { network: NETWORK.into(), node: Some(NODE.into()) };
         let (state, feed) = State::new(local, identities.clone());
         Self { state, feed, identities }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_core::{Identity, NamespacedName, NetworkAddr};
+use mesh_wire::meltemi;
 use mesh_wire::workload::{self as wire, load_balancing as lb};
 
 use super::gateway::{GatewayAddress, Ports};
@@ -45,6 +46,8 @@ pub struct Service {
     pub canonical: bool,
     /// Who may use it.
     pub visibility: Visibility,
+    /// It has a policy that needs layer 7: its ports take traffic only from its waypoint.
+    pub waypoint_required: bool,
 }
 
 impl Service {
@@ -112,6 +115,7 @@ impl Service {
             ip_families,
             canonical: message.canonical,
             visibility: Visibility::decode(message.visibility),
+            waypoint_required: decode_waypoint_required(&message.extensions)?,
             subject_alt_names: message.subject_alt_names.into(),
         })
     }
@@ -153,6 +157,20 @@ fn decode_weighted(
         Ok((GatewayAddress::decode(&field, destination, words)?, entry.weight))
     };
     weighted.iter().enumerate().map(decode).collect()
+}
+
+/// The name decides; a configuration under it that we cannot read must not weaken what it asks for.
+fn decode_waypoint_required(extensions: &[wire::Extension]) -> Result<bool, FieldError> {
+    let Some((n, extension)) = extensions.iter().enumerate().find(|(_, e)| e.name == meltemi::WAYPOINT_REQUIRED) else {
+        return Ok(false);
+    };
+    match &extension.config {
+        Some(config) if config.type_url != meltemi::WAYPOINT_REQUIRED_TYPE => {
+            let field = format!("extensions[{n}].config.type_url");
+            Err(FieldError::new(field, format!("{:?}", config.type_url), meltemi::WAYPOINT_REQUIRED_TYPE))
+        }
+        _ => Ok(true),
+    }
 }
 
 /// An address range on a network.

@@ -13,21 +13,42 @@ use super::shards::Shards;
 use super::workload::Workload;
 
 /// What this proxy knows of itself before the control plane says anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
     /// Network that this proxy is on; the empty name is valid.
     pub network: Arc<str>,
     /// Node that this proxy serves; `None`: all workloads count as its own.
     pub node: Option<Arc<str>>,
+    /// Whether it also listens for SOCKS in every pod.
+    pub socks5: bool,
+    /// Whether applications that take the PROXY protocol listen on loopback rather than on the pod's address.
+    pub localhost_app_tunnel: bool,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self { network: Arc::default(), node: None, socks5: false, localhost_app_tunnel: true }
+    }
 }
 
 impl Local {
+    /// Whether the proxy itself listens on `port` of every pod: traffic for it must never be sent on to it.
+    #[must_use]
+    pub fn owns_port(&self, port: u16) -> bool {
+        PROXY_PORTS.contains(&port) || (self.socks5 && port == SOCKS_PORT)
+    }
+
     /// Whether this proxy serves the workload.
     #[must_use]
     pub fn serves(&self, workload: &Workload) -> bool {
         self.node.as_ref().is_none_or(|node| *node == workload.node)
     }
 }
+
+/// Ports of this proxy in every pod: 15001 outbound, 15006 plaintext inbound, 15008 HBONE.
+pub const PROXY_PORTS: [u16; 3] = [15001, 15006, 15008];
+/// One more where SOCKS is switched on.
+pub const SOCKS_PORT: u16 = 15080;
 
 /// A view of the state. All lookups are consistent with each other; nothing blocks.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +110,12 @@ impl Snapshot {
         self.by_ip.get(addr)?.first()
     }
 
+    /// All workloads with that address, best first; host-network workloads are not found.
+    #[must_use]
+    pub fn workloads_by_ip(&self, addr: &NetworkAddr) -> &[Arc<Workload>] {
+        self.by_ip.get(addr).map_or(&[], Vec::as_slice)
+    }
+
     /// A workload that this proxy serves.
     #[must_use]
     pub fn local_workload(&self, name: &str, namespace: &str, service_account: &str) -> Option<&Arc<Workload>> {
@@ -130,7 +157,13 @@ impl Snapshot {
     /// The best visible service of that name.
     #[must_use]
     pub fn service_by_hostname(&self, client: Option<&str>, hostname: &str) -> Option<&Arc<Service>> {
-        best_visible(client, self.service_hostnames.get(hostname)?)
+        best_visible(client, self.services_named(&hostname.to_ascii_lowercase()))
+    }
+
+    /// Every service of that name (lower case), whatever its visibility; by key.
+    #[must_use]
+    pub fn services_named(&self, hostname: &str) -> &[Arc<Service>] {
+        self.service_hostnames.get(hostname).map_or(&[], Vec::as_slice)
     }
 
     /// A service, else a workload of that hostname and namespace.

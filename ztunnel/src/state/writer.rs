@@ -101,7 +101,7 @@ impl Writer {
         for vip in &service.vips {
             insert_sorted(self.next.by_vip.entry(vip.clone()), &service);
         }
-        insert_sorted(self.next.service_hostnames.entry(Arc::clone(service.hostname())), &service);
+        insert_sorted(self.next.service_hostnames.entry(lower_case(service.hostname())), &service);
         if !service.cidr_vips.is_empty() {
             let ranges = Arc::make_mut(&mut self.next.by_cidr);
             ranges.extend(service.cidr_vips.iter().map(|range| (range.clone(), Arc::clone(&service))));
@@ -162,7 +162,7 @@ impl Writer {
         for vip in &old.vips {
             remove_from(&mut self.next.by_vip, vip, |service| service.key == *key);
         }
-        remove_from(&mut self.next.service_hostnames, old.hostname(), |service| service.key == *key);
+        remove_from(&mut self.next.service_hostnames, &lower_case(old.hostname()), |service| service.key == *key);
         if !old.cidr_vips.is_empty() {
             Arc::make_mut(&mut self.next.by_cidr).retain(|(_, service)| service.key != *key);
         }
@@ -222,6 +222,11 @@ fn insert_sorted(list: &mut Vec<Arc<Service>>, service: &Arc<Service>) {
     list.retain(|known| known.key != service.key);
     list.push(Arc::clone(service));
     list.sort_by(|a, b| a.key.cmp(&b.key));
+}
+
+/// Host names are the same whatever the case.
+fn lower_case(name: &Arc<str>) -> Arc<str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { Arc::clone(name) }
 }
 
 fn remove_from<K, T>(index: &mut Shards<K, Vec<T>>, key: &K, is_it: impl Fn(&T) -> bool)

@@ -47,7 +47,7 @@ async fn status(mesh: &Mesh, method: Method, authority: &str) -> StatusCode {
 }
 
 isolated_test! {
-    async fn hbone_rows_12_13_14_and_16_odd_requests_get_their_status() {
+    async fn hbone_row_12_13_14_and_16_odd_requests_get_their_status() {
         let mesh = Mesh::start(BOTH).await;
         mesh.cart.serve_echo(APP_PORT);
         let cart = mesh.cart.v4;

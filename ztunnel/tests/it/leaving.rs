@@ -8,7 +8,7 @@ use crate::isolate::isolated_test;
 use crate::mesh::{APP_PORT, BOTH, Enrolled, Mesh, log_line};
 
 isolated_test! {
-    async fn hbone_rows_1_and_19_a_service_is_reached_through_a_tunnel_and_sees_the_caller() {
+    async fn hbone_row_1_and_19_a_service_is_reached_through_a_tunnel_and_sees_the_caller() {
         let mesh = Mesh::start(BOTH).await;
         mesh.cart.serve_echo(APP_PORT);
         let answer = mesh.web.ask(mesh.vip, "hello").await.unwrap();

@@ -5,10 +5,23 @@
 // A test that cannot go on panics, wherever that shows.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::large_futures, clippy::too_many_lines)]
 
+mod across;
+mod agent;
 mod arriving;
+mod controller;
+mod dns;
 mod isolate;
 mod leaving;
 mod mesh;
+mod named;
+mod on_demand;
+mod peer;
 mod pod;
 mod policy;
+mod proxy;
+mod required;
+mod revocation;
+mod sandwich;
+mod standalone;
+mod waypoints;
 mod wind_down;

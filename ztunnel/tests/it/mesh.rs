@@ -5,24 +5,31 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use mesh_core::env::Env;
 use mesh_core::{Identity, addr};
-use mesh_identity::testing::TestCa;
-use mesh_identity::{CertManager, CertSource, SystemClock};
+use mesh_identity::testing::{IssueOptions, TestCa};
+use mesh_identity::{CertError, CertManager, CertSource, Crl, SystemClock, TlsPolicy, WorkloadCert};
 use mesh_telemetry::log::{self, Format, LogHandle};
 use mesh_telemetry::metrics::Registry;
 use mesh_telemetry::ready::Readiness;
 use mesh_wire::{security, workload as wire};
 use tokio::sync::watch;
 use ztunnel::config::Config;
+use ztunnel::dns::{NameServers, Resolver};
 use ztunnel::pod::{PodProxy, PodSpec};
+use ztunnel::promises::{Promises, Strict};
 use ztunnel::report::Report;
+use ztunnel::revocation::RevocationMetrics;
 use ztunnel::shared::Shared;
 use ztunnel::state::{Feed, IdentityWatcher, Local, State};
 use ztunnel::workers::Workers;
 
 use crate::pod::Pod;
 
+/// Setting of a test that has a name server of its own, `ip:port`.
+pub(crate) const NAME_SERVER: &str = "TEST_NAME_SERVER";
 /// Port of the service and of its application.
 pub(crate) const SERVICE_PORT: u16 = 80;
 pub(crate) const APP_PORT: u16 = 8080;
@@ -62,6 +69,11 @@ impl Mesh {
 
     /// [`Mesh::start`] with further settings for both proxies.
     pub(crate) async fn start_with(enrolled: Enrolled, settings: &[(&str, &str)]) -> Self {
+        Self::start_each(enrolled, settings, settings).await
+    }
+
+    /// [`Mesh::start`] with further settings for the proxy of `web` and for that of `cart`.
+    pub(crate) async fn start_each(enrolled: Enrolled, of_web: &[(&str, &str)], of_cart: &[(&str, &str)]) -> Self {
         logs();
         // Addresses of their own tell the log lines of tests apart.
         let net = NEXT_NET.fetch_add(1, Ordering::SeqCst);
@@ -70,8 +82,8 @@ impl Mesh {
         web.join(&cart);
         let ca = Arc::new(TestCa::new());
         let mut mesh = Self {
-            web_node: Node::start(&ca, &web, settings),
-            cart_node: Node::start(&ca, &cart, settings),
+            web_node: Node::start(&ca, &web, of_web).await,
+            cart_node: Node::start(&ca, &cart, of_cart).await,
             vip: format!("172.{net}.0.9:{SERVICE_PORT}").parse().unwrap(),
             vip6: format!("[fd99:{net}::9]:{SERVICE_PORT}").parse().unwrap(),
             web,
@@ -117,6 +129,15 @@ impl Mesh {
         }
     }
 
+    /// Another address of the pod of `cart`, for a peer that is not `cart`.
+    pub(crate) fn other_ip(&self) -> IpAddr {
+        let IpAddr::V4(cart) = self.cart.v4 else { unreachable!("pods are made with an IPv4 address first") };
+        let [a, b, c, _] = cart.octets();
+        let other = IpAddr::from([a, b, c, 200]);
+        self.cart.add_address(other);
+        other
+    }
+
     /// Sends a policy to the node of `cart`.
     pub(crate) fn policy(&mut self, policy: security::Authorization) {
         let name = format!("{}/{}", policy.namespace, policy.name);
@@ -129,31 +150,62 @@ impl Mesh {
 }
 
 impl Node {
-    fn start(ca: &Arc<TestCa>, pod: &Pod, settings: &[(&str, &str)]) -> Self {
+    /// Tells this node alone; later resources replace earlier ones of the same name.
+    pub(crate) fn tell(&mut self, resources: impl IntoIterator<Item = wire::address::Type>) {
+        let named = resources.into_iter().map(|kind| {
+            let name = match &kind {
+                wire::address::Type::Workload(workload) => workload.uid.clone(),
+                wire::address::Type::Service(service) => format!("{}/{}", service.namespace, service.hostname),
+            };
+            (name, wire::Address { r#type: Some(kind) })
+        });
+        assert!(self.feed.addresses(named.collect(), &[]).is_empty());
+    }
+
+    async fn start(ca: &Arc<TestCa>, pod: &Pod, settings: &[(&str, &str)]) -> Self {
         let node = format!("node-of-{}", pod.name);
         let own = [("NODE_NAME", node.as_str()), ("ZTUNNEL_WORKER_THREADS", "2")];
         let env: Env = own.iter().chain(settings).copied().collect();
         let config = Arc::new(Config::from_env(&env).unwrap());
-        let source: Arc<dyn CertSource> = ca.clone();
-        let certs = CertManager::spawn(source, Arc::new(SystemClock));
-        let local = Local { network: "".into(), node: config.node.as_deref().map(Into::into) };
-        let (state, feed) = State::new(local, Arc::new(Warm(certs.clone())));
         let registry = Registry::new();
+        let crl = match &config.crl_path {
+            Some(path) => Crl::open(path, RevocationMetrics::register(&registry)).await,
+            None => None,
+        };
+        let source = Authority { ca: ca.clone(), tls: TlsPolicy::default().with_crl(crl.clone()) };
+        let certs = CertManager::spawn(Arc::new(source), Arc::new(SystemClock));
+        let local = Local {
+            network: config.network.as_str().into(),
+            node: config.node.as_deref().map(Into::into),
+            localhost_app_tunnel: config.localhost_app_tunnel,
+            ..Local::default()
+        };
+        let (state, feed) = State::new(local, Arc::new(Warm(certs.clone())));
         // The sender may go: the value stays.
         let (_, synced) = watch::channel(true);
+        let mut dns = ztunnel::dns::Dns::from_config(&config, &registry);
+        if let Some(servers) = name_servers(settings) {
+            dns.servers = servers;
+        }
         let shared = Arc::new(Shared {
+            resolver: Arc::new(Resolver::new(dns.servers.clone())),
+            dns,
             report: Report::new(&registry, false),
             workers: Workers::start(2).unwrap(),
+            crl,
+            promises: Promises::new(Strict::from_config(&config)),
             config,
             state,
             certs,
             readiness: Readiness::new(),
             synced,
+            demand: None,
+            static_config: serde_json::json!({}),
         });
         Self { shared, feed, registry, proxy: None }
     }
 
-    async fn enrol(&mut self, pod: &Pod) {
+    pub(crate) async fn enrol(&mut self, pod: &Pod) {
         let spec = PodSpec {
             uid: format!("uid-of-{}", pod.name).into(),
             name: pod.name.into(),
@@ -163,6 +215,26 @@ impl Node {
         };
         self.proxy = Some(PodProxy::start(spec, self.shared.clone()).await.unwrap());
         pod.redirect();
+    }
+}
+
+/// The test's own name server, where it has one.
+fn name_servers(settings: &[(&str, &str)]) -> Option<NameServers> {
+    let (_, addr) = settings.iter().find(|(name, _)| *name == NAME_SERVER)?;
+    Some(NameServers::fixed(vec![addr.parse().unwrap()]))
+}
+
+/// Certificates from memory that keep to the settings of their proxy.
+struct Authority {
+    ca: Arc<TestCa>,
+    tls: TlsPolicy,
+}
+
+impl CertSource for Authority {
+    fn issue(&self, identity: Identity) -> BoxFuture<'static, Result<WorkloadCert, CertError>> {
+        let options = IssueOptions { uris: vec![identity.to_string()], ..IssueOptions::default() };
+        let cert = self.ca.issue_under(&identity, &options, self.tls.clone());
+        std::future::ready(Ok(Arc::into_inner(cert).unwrap())).boxed()
     }
 }
 
@@ -182,7 +254,7 @@ pub(crate) fn identity_of(pod: &Pod) -> Identity {
     format!("spiffe://cluster.local/ns/shop/sa/{}", pod.name).parse().unwrap()
 }
 
-fn workload(pod: &Pod, enrolled: bool, policies: &[&str]) -> wire::Workload {
+pub(crate) fn workload(pod: &Pod, enrolled: bool, policies: &[&str]) -> wire::Workload {
     wire::Workload {
         uid: format!("Kubernetes//Pod/shop/{}", pod.name),
         name: pod.name.into(),
@@ -199,7 +271,7 @@ fn workload(pod: &Pod, enrolled: bool, policies: &[&str]) -> wire::Workload {
     }
 }
 
-fn network_address(ip: IpAddr) -> wire::NetworkAddress {
+pub(crate) fn network_address(ip: IpAddr) -> wire::NetworkAddress {
     wire::NetworkAddress { network: String::new(), address: addr::ip_to_bytes(ip), length: None }
 }
 
@@ -211,7 +283,7 @@ pub(crate) fn logs() -> String {
         let options = log::Options {
             component: "ztunnel",
             format: Format::Plain,
-            default_filter: "info,access=info,ztunnel=debug".into(),
+            default_filter: "info,access=info,ztunnel=debug,dns=debug".into(),
         };
         (sink.clone(), log::init_to(options, Box::new(sink)).unwrap())
     });
@@ -246,4 +318,4 @@ impl std::io::Write for Sink {
 }
 
 static NEXT_NET: AtomicU8 = AtomicU8::new(20);
-const SERVICE: &str = "shop/cart.shop.svc.cluster.local";
+pub(crate) const SERVICE: &str = "shop/cart.shop.svc.cluster.local";

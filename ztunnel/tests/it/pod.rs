@@ -40,6 +40,21 @@ impl Pod {
         }
     }
 
+    /// A cable to another pod, beside those that it has.
+    pub(crate) fn cable(&self, other: &Self, own: &str, others: &str) {
+        let peer = other.holder.id().to_string();
+        self.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth1", "netns", &peer]);
+        for (pod, device, addr) in [(self, "eth0", own), (other, "eth1", others)] {
+            pod.ip(&["addr", "add", &format!("{addr}/24"), "dev", device]);
+            pod.ip(&["link", "set", device, "up"]);
+        }
+    }
+
+    /// One more address of the pod's interface.
+    pub(crate) fn add_address(&self, ip: IpAddr) {
+        self.ip(&["addr", "add", &format!("{ip}/32"), "dev", "eth0"]);
+    }
+
     fn ip(&self, args: &[&str]) {
         let output = self.netns.run(|| Command::new("ip").args(args).output()).unwrap().unwrap();
         assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -77,6 +92,20 @@ impl Pod {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
+    }
+
+    /// Serves an application that sends back what it gets, at once.
+    pub(crate) fn serve_lines(&self, port: u16) {
+        let listener = self.listen(SocketAddr::new("::".parse().unwrap(), port));
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = stream.split();
+                    tokio::io::copy(&mut reader, &mut writer).await
+                });
+            }
+        });
     }
 
     /// Serves an application that answers `<address of the client> said <question>` once the client has finished.

@@ -68,7 +68,7 @@ fn plugged(life: Duration) -> (CaMaterial, String) {
 }
 
 #[test]
-fn row_1_names_in_the_request_count_for_nothing() {
+fn ca_row_1_names_in_the_request_count_for_nothing() {
     let authority = Authority::new(&self_signed()).unwrap();
     let chain = sign(&authority, &csr("spiffe://cluster.local/ns/evil/sa/root"), 0).unwrap();
     let (.., names) = facts(&chain[0]);
@@ -76,7 +76,7 @@ fn row_1_names_in_the_request_count_for_nothing() {
 }
 
 #[test]
-fn row_6_no_duration_means_a_day_and_row_7_too_long_is_refused() {
+fn ca_row_6_no_duration_means_a_day_and_ca_row_7_too_long_is_refused() {
     let authority = Authority::new(&self_signed()).unwrap();
     let chain = sign(&authority, &csr("spiffe://a/ns/b/sa/c"), 0).unwrap();
     let (start, end, _) = facts(&chain[0]);
@@ -86,7 +86,7 @@ fn row_6_no_duration_means_a_day_and_row_7_too_long_is_refused() {
 }
 
 #[test]
-fn row_8_a_leaf_ends_with_the_signing_certificate() {
+fn ca_row_8_a_leaf_ends_with_the_signing_certificate() {
     let (material, _) = plugged(Duration::from_secs(3 * 3600));
     let chain = sign(&Authority::new(&material).unwrap(), &csr("spiffe://a/ns/b/sa/c"), 86_400).unwrap();
     assert!(near(facts(&chain[0]).1, 3 * 3600));
@@ -109,7 +109,7 @@ fn the_chain_is_leaf_intermediates_roots() {
 }
 
 #[test]
-fn row_16_a_renewed_root_verifies_old_leaves() {
+fn ca_row_16_a_renewed_root_verifies_old_leaves() {
     let old = self_signed();
     let new = self_signed::renew(&old, &TrustDomain::default(), now()).unwrap();
     assert_ne!(old.cert_pem, new.cert_pem);

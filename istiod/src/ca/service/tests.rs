@@ -121,13 +121,13 @@ async fn ask(
 const ZTUNNEL: &str = "istio-system:ztunnel:zt";
 
 #[tokio::test]
-async fn row_1_without_impersonation_the_certificate_is_the_callers() {
+async fn ca_row_1_without_impersonation_the_certificate_is_the_callers() {
     let san = ask(&service(Live::default()), "a:b", None).await.unwrap();
     assert_eq!(san, "URI(spiffe://cluster.local/ns/a/sa/b)");
 }
 
 #[tokio::test]
-async fn row_2_a_pod_on_the_node_may_be_impersonated() {
+async fn ca_row_2_a_pod_on_the_node_may_be_impersonated() {
     let live = Live::default();
     let calls = live.calls.clone();
     let san = ask(&service(live), ZTUNNEL, Some("spiffe://cluster.local/ns/x/sa/y")).await.unwrap();
@@ -136,7 +136,7 @@ async fn row_2_a_pod_on_the_node_may_be_impersonated() {
 }
 
 #[tokio::test]
-async fn row_3_and_xds_row_12_a_pod_elsewhere_may_not_be() {
+async fn ca_row_3_xds_row_12_a_pod_elsewhere_may_not_be() {
     let live = Live::default();
     let calls = live.calls.clone();
     let status = ask(&service(live), ZTUNNEL, Some("spiffe://cluster.local/ns/x/sa/far")).await.unwrap_err();
@@ -153,7 +153,7 @@ async fn a_pod_that_the_world_has_not_heard_of_is_looked_up() {
 }
 
 #[tokio::test]
-async fn rows_4_and_5_and_others_are_unauthenticated() {
+async fn ca_row_4_and_5_and_others_are_unauthenticated() {
     for (token, identity) in [
         ("istio-system:ztunnel", "spiffe://cluster.local/ns/x/sa/y"),
         ("istio-system:ztunnel:gone", "spiffe://cluster.local/ns/x/sa/y"),

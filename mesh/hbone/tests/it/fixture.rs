@@ -10,8 +10,8 @@ use http::{Method, Request, StatusCode};
 use mesh_core::Identity;
 use mesh_hbone::read_ahead::ReadAhead;
 use mesh_hbone::{ConnectRequest, DialError, Dialer, H2Stream, Pool, PoolKey, ServerConnection, Settings, tls};
-use mesh_identity::WorkloadCert;
 use mesh_identity::testing::TestCa;
+use mesh_identity::{PeerChain, Revoked, WorkloadCert};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -75,7 +75,12 @@ impl TlsServer {
     }
 
     pub(crate) fn dialer(&self) -> TlsDialer {
-        TlsDialer { cert: self.ca.issue(&client_id()), dials: Rc::default(), running: Rc::default() }
+        TlsDialer {
+            cert: self.ca.issue(&client_id()),
+            dials: Rc::default(),
+            running: Rc::default(),
+            revoking: Rc::default(),
+        }
     }
 
     pub(crate) fn pool(&self) -> Pool<TlsDialer> {
@@ -114,6 +119,8 @@ pub(crate) struct TlsDialer {
     cert: Arc<WorkloadCert>,
     pub(crate) dials: Rc<Cell<usize>>,
     running: Rc<Cell<usize>>,
+    /// Says that every server it has dialled is revoked.
+    pub(crate) revoking: Rc<Cell<bool>>,
 }
 
 impl Dialer for TlsDialer {
@@ -134,6 +141,14 @@ impl Dialer for TlsDialer {
         .await;
         self.running.set(self.running.get() - 1);
         dialed
+    }
+
+    fn track(&self, io: &Self::Io) -> Option<Arc<PeerChain>> {
+        PeerChain::of(tls::presented(io).unwrap()).ok().map(Arc::new)
+    }
+
+    fn revoked(&self, _: &PeerChain) -> Option<Revoked> {
+        self.revoking.get().then(|| Revoked { serial: "01".into(), depth: 0 })
     }
 }
 

@@ -4,8 +4,11 @@
 // A test that cannot go on panics, wherever that shows.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::large_futures, clippy::too_many_lines)]
 
+mod early;
 mod fixture;
+mod floods;
 mod flow;
 mod liveness;
+mod nested;
 mod pooling;
 mod resets;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mesh_hbone::{DialError, OpenError, Pool, PoolKey, Settings};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
@@ -39,6 +40,26 @@ async fn many_connections_at_once_share_as_few_tunnels_as_the_limit_allows() {
             task.await.unwrap();
         }
         assert_eq!((server.connections.get(), pool.dialer().dials.get()), (3, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ca_row_17_tunnels_to_a_revoked_server_are_cut_with_their_streams_and_not_dialled_again() {
+    local(async {
+        let server = TlsServer::start(echo).await;
+        let pool = server.pool();
+        let key = server.key();
+        let mut opened = pool.open(&key, connect_to("10.1.0.77:8080")).await.unwrap();
+        assert!(opened.server.is_some());
+        assert_eq!(pool.cut_revoked(), 0);
+        pool.dialer().revoking.set(true);
+        assert_eq!(pool.cut_revoked(), 1);
+        let ended = tokio::time::timeout(Duration::from_secs(5), opened.stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.expect("the stream was not cut").is_err());
+        assert_eq!(pool.connections(), 0);
+        let refused = pool.open(&key, connect_to("10.1.0.77:8080")).await.unwrap_err();
+        assert!(matches!(refused, OpenError::Dial(DialError::Revoked { .. })), "{refused}");
     })
     .await;
 }

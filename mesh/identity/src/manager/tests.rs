@@ -97,6 +97,37 @@ async fn the_certificate_is_replaced_half_way_through_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ca_row_11_while_the_authority_is_down_the_certificate_is_used_to_its_end() {
+    let source = Scripted::new(0, 100_000);
+    let certs = manager(&source);
+    certs.prefetch(&web());
+    let first = certs.fetch(&web()).await.unwrap();
+    source.failing.store(usize::MAX, Ordering::SeqCst);
+    // Due after about half a day; half an hour and half a day later it still serves.
+    for hours in [12.5, 11.0] {
+        tokio::time::sleep(Duration::from_secs_f64(hours * 3600.0)).await;
+        assert!(Arc::ptr_eq(&first, &certs.fetch(&web()).await.unwrap()));
+    }
+    assert!(source.calls.load(Ordering::SeqCst) > 100, "it must be asked for again and again");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(certs.fetch(&web()).await.is_err(), "an expired certificate is served");
+    source.failing.store(0, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(!Arc::ptr_eq(&first, &certs.fetch(&web()).await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ca_row_13_an_identity_that_comes_back_gets_a_certificate_of_its_own() {
+    let source = Scripted::new(0, 100);
+    let certs = manager(&source);
+    let first = certs.fetch(&web()).await.unwrap();
+    certs.forget(&web());
+    let second = certs.fetch(&web()).await.unwrap();
+    assert_ne!(first.leaf(), second.leaf());
+    assert_eq!(source.calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn forgetting_wakes_waiters_with_an_error_and_frees_the_slot() {
     let source = Scripted::new(0, 0);
     let certs = manager(&source);

@@ -72,7 +72,7 @@ fn ca_row_11_a_valid_certificate_outlives_failed_renewals_until_its_end() {
     let CertState::Available { cert, refresh_at } = view.borrow().clone() else { panic!("no certificate") };
     // notBefore lies 120 s in the past: half of 720 s after it is 240 s from now.
     let wait = refresh_at.duration_since(now).unwrap().as_secs();
-    assert!((238..=241).contains(&wait), "{wait}");
+    assert!((227..=241).contains(&wait), "{wait}");
 
     now = refresh_at;
     while now < cert.not_after() {
@@ -122,4 +122,31 @@ fn ca_row_13_a_forgotten_identity_starts_afresh_and_late_answers_are_dropped() {
     schedule.finished(&id(1), new, Ok(cert(&ca, 1, 600)), now);
     assert!(matches!(&*again.borrow(), CertState::Available { .. }));
     view.mark_unchanged();
+}
+
+#[test]
+fn ca_row_10_an_hour_long_certificate_is_renewed_after_29_minutes_or_a_little_earlier() {
+    let now = SystemTime::now();
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    // Issued at T with notBefore T-2 min and notAfter T+60 min.
+    let half_life = now - minutes(2) + minutes(62) / 2;
+    for (roll, expected) in
+        [(0, minutes(29)), (25, minutes(29) * 39 / 40), (50, minutes(29) * 19 / 20), (999, minutes(29) * 19 / 20)]
+    {
+        let wait = renewal_time(half_life, now, roll).duration_since(now).unwrap();
+        assert_eq!(wait.as_secs(), expected.as_secs(), "{roll}");
+    }
+    assert_eq!(renewal_time(now - minutes(1), now, 50), now + RENEWAL_MIN, "born old");
+    let ca = TestCa::new();
+    let mut waits = Vec::new();
+    for n in 0..20 {
+        let mut schedule = Schedule::default();
+        schedule.ask(&id(n), Priority::WarmUp, now).unwrap();
+        let (identity, ticket) = schedule.start_next(now).unwrap();
+        schedule.finished(&identity, ticket, Ok(cert(&ca, n, 3600)), now);
+        waits.push(schedule.next_due().unwrap().duration_since(now).unwrap());
+    }
+    waits.sort_unstable();
+    assert!(waits[0] >= minutes(27) && waits[19] <= minutes(29) + Duration::from_secs(2), "{waits:?}");
+    assert!(waits[19] - waits[0] > Duration::from_secs(1), "renewals are not spread: {waits:?}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mesh_core::Identity;
 use mesh_identity::testing::{IssueOptions, TestCa};
-use mesh_identity::{CaClient, CaConfig, CertError, CertSource, KeyExchange, RootSource, TokenSource};
+use mesh_identity::{CaClient, CaConfig, CertError, CertSource, RootSource, TlsPolicy, TokenSource};
 use mesh_wire::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
 use mesh_wire::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::transport::{Identity as TlsIdentity, Server, ServerTlsConfig};
@@ -134,7 +134,7 @@ fn config(addr: SocketAddr, root: &Path, token: &Path) -> CaConfig {
         extra_headers: vec![("X-Extra".into(), "more".into())],
         ttl: Duration::from_secs(86400),
         impersonate: true,
-        key_exchange: KeyExchange::Default,
+        tls: TlsPolicy::default(),
     }
 }
 
@@ -160,7 +160,7 @@ impl Files {
 }
 
 #[tokio::test]
-async fn ca_rows_2_and_14_requests_impersonate_and_carry_the_token_of_the_moment() {
+async fn ca_row_2_and_ca_row_14_requests_impersonate_and_carry_the_token_of_the_moment() {
     let (authority, serving) = (Authority::new(), TestCa::new());
     let (addr, _stop) = authority.serve(&serving, "localhost", None).await;
     let files = Files::new(&serving);

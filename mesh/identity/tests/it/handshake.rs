@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh_core::Identity;
 use mesh_identity::testing::{IssueOptions, IssuedLeaf, TestCa};
 use mesh_identity::tls::{KeyExchange, VERSIONS, provider};
-use mesh_identity::{VerifyError, WorkloadCert};
+use mesh_identity::{TlsPolicy, VerifyError, WorkloadCert};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
@@ -98,6 +98,114 @@ async fn two_workloads_of_one_mesh_get_through() {
     let client = web(&ca).client_config(&[cart.identity().clone()]).unwrap();
     let outcome = handshake(client, cart.server_config()).await;
     assert_eq!((outcome.client, outcome.server), (Ok(()), Ok(())));
+}
+
+/// `web` as it is while roots are exchanged: its own certificate from one authority, trust in two.
+fn web_between(own: &TestCa, other: &TestCa) -> WorkloadCert {
+    let identity = id("spiffe://cluster.local/ns/shop/sa/web");
+    let middle = own.intermediate("middle");
+    let issued = middle.issue_with(&IssueOptions { uris: vec![identity.to_string()], ..IssueOptions::default() });
+    let answer = [
+        mesh_identity::testing::pem(issued.leaf()),
+        mesh_identity::testing::pem(middle.certificate()),
+        format!("{}{}", own.root_pem(), other.root_pem()),
+    ];
+    let chain = mesh_identity::chain::Chain::from_response(&answer).unwrap();
+    WorkloadCert::new(identity, issued.key(), chain, TlsPolicy::default()).unwrap()
+}
+
+#[tokio::test]
+async fn ca_row_9_every_root_of_the_answer_is_trusted_in_both_directions() {
+    let (old, new, foreign) = (TestCa::new(), TestCa::new(), TestCa::new());
+    let web = web_between(&old, &new);
+    for (ca, trusted) in [(&new, true), (&foreign, false)] {
+        let cart = web_between(ca, &old);
+        let towards = handshake(web.client_config(&[cart.identity().clone()]).unwrap(), cart.server_config()).await;
+        assert_eq!(towards.client.is_ok(), trusted, "{:?}", towards.client);
+        let back = handshake(cart.client_config(&[web.identity().clone()]).unwrap(), web.server_config()).await;
+        assert_eq!(back.server.is_ok(), trusted, "{:?}", back.server);
+    }
+}
+
+/// Counts nothing.
+struct Silent;
+
+impl mesh_identity::CrlObserver for Silent {
+    fn rejected(&self, _: mesh_identity::Reporter) {}
+    fn untracked(&self, _: mesh_identity::Reporter) {}
+}
+
+#[tokio::test]
+async fn a_revoked_leaf_or_intermediate_is_refused_in_both_directions() {
+    let root = TestCa::new();
+    let middle = root.intermediate("middle");
+    let (identity, options) = (id("spiffe://cluster.local/ns/shop/sa/web"), IssueOptions::default());
+    let options = IssueOptions { uris: vec![identity.to_string()], ..options };
+    let peer = middle.issue_for(&identity, &options);
+    let lists = [root.crl(&[middle.certificate()]), middle.crl(&[peer.leaf()]), middle.crl(&[])];
+    for (list, refused) in lists.into_iter().zip([true, true, false]) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crl.pem");
+        std::fs::write(&path, list).unwrap();
+        let crl = mesh_identity::Crl::open(&path, Arc::new(Silent)).await;
+        let own = root.issue_under(&identity, &options, TlsPolicy::default().with_crl(crl));
+        let towards =
+            handshake(own.client_config(std::slice::from_ref(&identity)).unwrap(), peer.server_config()).await;
+        assert_eq!(towards.client.is_err(), refused, "{:?}", towards.client);
+        let back = handshake(peer.client_config(std::slice::from_ref(&identity)).unwrap(), own.server_config()).await;
+        assert_eq!(back.server.is_err(), refused, "{:?}", back.server);
+        if refused {
+            let words = back.server.unwrap_err();
+            assert!(words.starts_with("peer certificate is revoked: serial "), "{words}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_is_spoken_where_it_was_allowed() {
+    let ca = TestCa::new();
+    let identity = id("spiffe://cluster.local/ns/shop/sa/web");
+    let options = IssueOptions { uris: vec![identity.to_string()], ..IssueOptions::default() };
+    let issued = ca.issue_with(&options);
+    for (policy, spoken) in [
+        (TlsPolicy::default().with_tls12(true), true),
+        (TlsPolicy::default(), false),
+        (TlsPolicy::new(KeyExchange::PostQuantum).with_tls12(true), false),
+    ] {
+        let mut old = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Gullible))
+            .with_client_auth_cert(vec![issued.leaf().clone()], issued.key())
+            .unwrap();
+        old.alpn_protocols = vec![b"h2".to_vec()];
+        let server = ca.issue_under(&identity, &options, policy);
+        let outcome = handshake(Arc::new(old), server.server_config()).await;
+        assert_eq!(outcome.server.is_ok(), spoken, "{:?}", outcome.server);
+    }
+}
+
+#[tokio::test]
+async fn where_only_post_quantum_key_exchange_is_allowed_a_classic_peer_is_refused() {
+    let ca = TestCa::new();
+    let identity = id("spiffe://cluster.local/ns/shop/sa/web");
+    let options = IssueOptions { uris: vec![identity.to_string()], ..IssueOptions::default() };
+    let strict = ca.issue_under(&identity, &options, TlsPolicy::new(KeyExchange::PostQuantum));
+    let mut classic = rustls::crypto::aws_lc_rs::default_provider();
+    classic.kx_groups.retain(|group| group.name() != rustls::NamedGroup::X25519MLKEM768);
+    let issued = ca.issue_with(&options);
+    let mut client = ClientConfig::builder_with_provider(Arc::new(classic))
+        .with_protocol_versions(VERSIONS)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible))
+        .with_client_auth_cert(vec![issued.leaf().clone()], issued.key())
+        .unwrap();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    assert!(handshake(Arc::new(client), strict.server_config()).await.server.is_err());
+    let same = handshake(web(&ca).client_config(&[identity]).unwrap(), strict.server_config()).await;
+    assert_eq!((same.client, same.server), (Ok(()), Ok(())));
 }
 
 #[tokio::test]

@@ -18,12 +18,12 @@ fn from_namespace(name: &str) -> wire::Match {
 }
 
 #[test]
-fn row_1_no_policies_allow_plaintext() {
+fn policy_row_1_no_policies_allow_plaintext() {
     assert!(allowed(&[], &plaintext()));
 }
 
 #[test]
-fn row_2_an_allow_policy_without_rules_is_made_up_for_by_one_that_matches() {
+fn policy_row_2_an_allow_policy_without_rules_is_made_up_for_by_one_that_matches() {
     let policies = [allow("db/none", vec![]), allow("db/api", vec![one(principals(API))])];
     assert!(allowed(&policies, &client()));
     let other = Connection { identity: Some("spiffe://cluster.local/ns/web/sa/x".parse().unwrap()), ..client() };
@@ -31,39 +31,39 @@ fn row_2_an_allow_policy_without_rules_is_made_up_for_by_one_that_matches() {
 }
 
 #[test]
-fn row_3_a_deny_policy_without_rules_denies_nothing() {
+fn policy_row_3_a_deny_policy_without_rules_denies_nothing() {
     let policies = [deny("root/none", vec![]), allow("db/none", vec![]), allow("db/api", vec![one(principals(API))])];
     assert!(allowed(&policies, &client()));
 }
 
 #[test]
-fn row_4_a_rule_without_clauses_matches_everything() {
+fn policy_row_4_a_rule_without_clauses_matches_everything() {
     let policies = [allow("db/p", vec![one(from_namespace("other")), any_rule()])];
     assert!(allowed(&policies, &plaintext()));
     assert!(!allowed(&[deny("db/p", vec![any_rule()])], &client()));
 }
 
 #[test]
-fn row_5_exact_principal_matches() {
+fn policy_row_5_exact_principal_matches() {
     let verdict = evaluate(&[allow("db/p", vec![one(principals(API))])], &client());
     assert!(verdict.allowed);
     assert_eq!(verdict.reason.to_string(), "allowed by policy db/p rule 0");
 }
 
 #[test]
-fn row_6_a_principal_rule_does_not_match_plaintext() {
+fn policy_row_6_a_principal_rule_does_not_match_plaintext() {
     let verdict = evaluate(&[allow("db/p", vec![one(principals(API))])], &plaintext());
     assert!(!verdict.allowed);
     assert_eq!(verdict.reason.to_string(), "allow policies exist but none matched: db/p");
 }
 
 #[test]
-fn row_7_principals_are_compared_without_their_scheme() {
+fn policy_row_7_principals_are_compared_without_their_scheme() {
     assert!(!allowed(&[allow("db/p", vec![one(principals(&format!("spiffe://{API}")))])], &client()));
 }
 
 #[test]
-fn row_8_prefix_and_suffix() {
+fn policy_row_8_prefix_and_suffix() {
     for kind in [MatchType::Prefix("cluster.local/ns/we".into()), MatchType::Suffix("/sa/api".into())] {
         let m = wire::Match { principals: vec![wire::StringMatch { match_type: Some(kind) }], ..Default::default() };
         assert!(allowed(&[allow("db/p", vec![one(m)])], &client()));
@@ -75,20 +75,20 @@ fn strict() -> wire::Match {
 }
 
 #[test]
-fn row_9_strict_denies_plaintext_only() {
+fn policy_row_9_strict_denies_plaintext_only() {
     let policies = [deny("istio-system/istio_converted_static_strict", vec![one(strict())])];
     assert!(!allowed(&policies, &plaintext()));
     assert!(allowed(&policies, &client()));
 }
 
 #[test]
-fn row_10_attributes_of_one_match_are_joined_by_and() {
+fn policy_row_10_attributes_of_one_match_are_joined_by_and() {
     let m = wire::Match { destination_ports: vec![5433], ..from_namespace("web") };
     assert!(!allowed(&[allow("db/p", vec![one(m)])], &client()));
 }
 
 #[test]
-fn row_11_clauses_are_joined_by_and() {
+fn policy_row_11_clauses_are_joined_by_and() {
     let port = wire::Match { destination_ports: vec![5432], ..Default::default() };
     let policies = [allow("db/p", vec![rule(vec![vec![from_namespace("web")], vec![port]])])];
     assert!(allowed(&policies, &client()));
@@ -96,7 +96,7 @@ fn row_11_clauses_are_joined_by_and() {
 }
 
 #[test]
-fn row_12_matches_of_a_clause_are_joined_by_or() {
+fn policy_row_12_matches_of_a_clause_are_joined_by_or() {
     let account = wire::ServiceAccountMatch { namespace: "web".into(), service_account: "other".into() };
     let by_account = wire::Match { service_accounts: vec![account], ..Default::default() };
     let by_ip = wire::Match { source_ips: vec![net("10.2.0.0/16")], ..Default::default() };
@@ -104,7 +104,7 @@ fn row_12_matches_of_a_clause_are_joined_by_or() {
 }
 
 #[test]
-fn row_13_deny_wins_over_allow() {
+fn policy_row_13_deny_wins_over_allow() {
     let by_ip = wire::Match { source_ips: vec![net("10.2.0.8/32")], ..Default::default() };
     let policies = [allow("db/p", vec![one(principals(API))]), deny("root/d", vec![one(by_ip)])];
     let verdict = evaluate(&policies, &client());
@@ -113,14 +113,14 @@ fn row_13_deny_wins_over_allow() {
 }
 
 #[test]
-fn row_14_a_dry_run_allow_alone_denies_nothing_but_is_noted() {
+fn policy_row_14_a_dry_run_allow_alone_denies_nothing_but_is_noted() {
     let verdict = evaluate(&[dry_run(&allow("db/p", vec![one(principals("x"))]))], &client());
     assert!(verdict.allowed);
     assert_eq!(verdict.notes, [DryRunNote::WouldBeDenied]);
 }
 
 #[test]
-fn row_15_a_dry_run_match_does_not_allow() {
+fn policy_row_15_a_dry_run_match_does_not_allow() {
     let policies = [allow("db/p", vec![one(principals("x"))]), dry_run(&allow("db/q", vec![any_rule()]))];
     let verdict = evaluate(&policies, &client());
     assert!(!verdict.allowed);
@@ -136,7 +136,7 @@ fn a_dry_run_deny_is_noted_only() {
 }
 
 #[test]
-fn row_19_strict_with_an_exempt_port() {
+fn policy_row_19_strict_with_an_exempt_port() {
     let m = wire::Match { not_destination_ports: vec![9000], ..strict() };
     let policies = [deny("db/converted", vec![one(m)])];
     assert!(allowed(&policies, &to_port(plaintext(), 9000)));
@@ -144,7 +144,7 @@ fn row_19_strict_with_an_exempt_port() {
 }
 
 #[test]
-fn row_20_permissive_with_a_strict_port() {
+fn policy_row_20_permissive_with_a_strict_port() {
     let m = wire::Match { destination_ports: vec![5432], ..strict() };
     let policies = [deny("db/converted", vec![one(m)])];
     assert!(!allowed(&policies, &plaintext()));

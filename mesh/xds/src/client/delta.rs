@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use mesh_wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
+use mesh_wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource, Status};
 
 use super::{Handler, Rejection, Resource};
 
@@ -24,6 +24,8 @@ pub struct DeltaClient {
 #[derive(Debug)]
 struct Type {
     url: String,
+    /// Only what is asked for by name.
+    on_demand: bool,
     /// Resources in force and the version of each, to resume with.
     versions: BTreeMap<String, Box<str>>,
     /// A response was acknowledged since the process started.
@@ -37,38 +39,76 @@ pub struct Handled {
     pub request: DeltaDiscoveryRequest,
     /// What is unusable.
     pub rejected: Vec<Rejection>,
+    /// Names and aliases of what came, and names of what is not there: questions for them are answered.
+    pub answered: Vec<String>,
 }
 
 impl DeltaClient {
     /// Subscribes to all resources of each type.
     #[must_use]
     pub fn new(node: Node, type_urls: &[&str]) -> Self {
-        let types =
-            type_urls.iter().map(|url| Type { url: (*url).to_owned(), versions: BTreeMap::new(), acknowledged: false });
+        let types = type_urls.iter().map(|url| Type {
+            url: (*url).to_owned(),
+            on_demand: false,
+            versions: BTreeMap::new(),
+            acknowledged: false,
+        });
         Self { node, types: types.collect() }
     }
 
-    /// Whether every type was answered and accepted once: the state is complete enough to serve.
+    /// Subscribes to nothing of one of the types until [`DeltaClient::subscribe`].
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.types.iter().all(|known| known.acknowledged)
+    pub fn on_demand(mut self, type_url: &str) -> Self {
+        for known in self.types.iter_mut().filter(|known| known.url == type_url) {
+            known.on_demand = true;
+        }
+        self
     }
 
-    /// The first request of each type on a new stream, with everything kept from earlier ones.
-    /// Empty subscriptions mean "everything".
+    /// Whether every type that is subscribed to as a whole was answered and accepted once: the state is complete enough
+    /// to serve. An answer of which a part was refused does not count, as long as none was accepted.
     #[must_use]
-    pub fn start_stream(&self) -> Vec<DeltaDiscoveryRequest> {
-        let request = |known: &Type| DeltaDiscoveryRequest {
+    pub fn is_ready(&self) -> bool {
+        self.types.iter().all(|known| known.acknowledged || known.on_demand)
+    }
+
+    /// The first request of each type on a new stream, with everything kept from earlier ones and, for types on demand,
+    /// the names that are `wanted` and not known yet.
+    #[must_use]
+    pub fn start_stream<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Vec<DeltaDiscoveryRequest> {
+        let wanted: Vec<&str> = wanted.into_iter().collect();
+        self.types.iter().map(|known| self.first_request(known, &wanted)).collect()
+    }
+
+    /// Empty subscriptions mean "everything"; everything and at the same time no longer everything: nothing but what the
+    /// versions name.
+    fn first_request(&self, known: &Type, wanted: &[&str]) -> DeltaDiscoveryRequest {
+        let kept = known.versions.iter().map(|(name, version)| (name.clone(), version.to_string()));
+        let mut request = DeltaDiscoveryRequest {
             node: Some(self.node.clone()),
             type_url: known.url.clone(),
-            initial_resource_versions: known
-                .versions
-                .iter()
-                .map(|(name, version)| (name.clone(), version.to_string()))
-                .collect(),
+            initial_resource_versions: kept.collect(),
             ..Default::default()
         };
-        self.types.iter().map(request).collect()
+        if known.on_demand {
+            request.resource_names_subscribe = vec![EVERYTHING.to_owned()];
+            request.resource_names_unsubscribe = vec![EVERYTHING.to_owned()];
+            for name in wanted {
+                request.initial_resource_versions.entry((*name).to_owned()).or_default();
+            }
+        }
+        request
+    }
+
+    /// Asks for one resource of the type on demand, by any of its names. `None` without such a type.
+    #[must_use]
+    pub fn subscribe(&self, name: String) -> Option<DeltaDiscoveryRequest> {
+        let known = self.types.iter().find(|known| known.on_demand)?;
+        Some(DeltaDiscoveryRequest {
+            type_url: known.url.clone(),
+            resource_names_subscribe: vec![name],
+            ..Default::default()
+        })
     }
 
     /// Applies a response and says what to answer. A type that was not subscribed to is
@@ -78,8 +118,9 @@ impl DeltaClient {
         let mut request =
             DeltaDiscoveryRequest { type_url: type_url.clone(), response_nonce: nonce, ..Default::default() };
         let Some(known) = self.types.iter_mut().find(|known| known.url == type_url) else {
-            return Handled { request, rejected: Vec::new() };
+            return Handled { request, rejected: Vec::new(), answered: Vec::new() };
         };
+        let answered = if known.on_demand { names(&resources, &removed_resources) } else { Vec::new() };
         let (mut usable, mut versions, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
         for resource in resources {
             match resource.resource {
@@ -101,7 +142,7 @@ impl DeltaClient {
         } else {
             request.error_detail = Some(Status { message: refusal(&rejected), ..Default::default() });
         }
-        Handled { request, rejected }
+        Handled { request, rejected, answered }
     }
 }
 
@@ -121,6 +162,11 @@ impl Type {
     }
 }
 
+fn names(resources: &[WireResource], removed: &[String]) -> Vec<String> {
+    let of = |resource: &WireResource| std::iter::once(resource.name.clone()).chain(resource.aliases.clone());
+    resources.iter().flat_map(of).chain(removed.iter().cloned()).collect()
+}
+
 /// `name: reason` of each, within [`REFUSAL_BYTES_MAX`].
 fn refusal(rejected: &[Rejection]) -> String {
     let mut text = String::new();
@@ -137,6 +183,8 @@ fn refusal(rejected: &[Rejection]) -> String {
     text
 }
 
+/// Stands for all resources of a type.
+const EVERYTHING: &str = "*";
 /// A refusal of thousands of resources must not become a message of megabytes.
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 

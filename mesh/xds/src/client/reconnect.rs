@@ -1,5 +1,6 @@
 //! When to open the next stream.
 
+use std::fmt;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -15,6 +16,19 @@ pub enum StreamEnd {
     Local(String),
     /// The server closed it without a status.
     Clean,
+}
+
+impl fmt::Display for StreamEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(reason) => write!(f, "control plane cannot be reached: {reason}"),
+            Self::Status(status) => {
+                write!(f, "control plane ended the stream: {:?}: {}", status.code(), status.message())
+            }
+            Self::Local(reason) => f.write_str(reason),
+            Self::Clean => f.write_str("control plane closed the stream"),
+        }
+    }
 }
 
 impl StreamEnd {

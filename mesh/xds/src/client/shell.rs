@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use mesh_wire::discovery::DeltaDiscoveryResponse;
 use mesh_wire::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use mesh_wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 
 use super::channel;
+use super::demand::{Ask, Demand, Demands, Waiters};
 use super::{DeltaClient, Handler, Reconnect, Rejection, StreamEnd};
 
 /// How to reach the control plane.
@@ -56,6 +58,14 @@ pub trait Observer: Send {
     fn message(&mut self, type_url: &str, bytes: usize) {
         let _ = (type_url, bytes);
     }
+    /// The server accepted a stream and answered these headers.
+    fn opened(&mut self, headers: &MetadataMap) {
+        let _ = headers;
+    }
+    /// Part of a response was refused; the rest of it is in force.
+    fn refused(&mut self, type_url: &str, rejected: &[Rejection]) {
+        let _ = (type_url, rejected);
+    }
     /// A stream ended.
     fn terminated(&mut self, end: &StreamEnd) {
         let _ = end;
@@ -71,15 +81,121 @@ pub struct Unobserved;
 impl Observer for Unobserved {}
 
 /// Keeps a stream open for as long as the future is polled; drop it to stop.
-pub async fn run(config: Config, mut client: DeltaClient, mut handler: impl Handler, mut observer: impl Observer) {
+pub async fn run(config: Config, client: DeltaClient, handler: impl Handler, observer: impl Observer) {
+    let (_, nobody) = Demand::channel();
+    run_on_demand(config, client, handler, observer, nobody).await;
+}
+
+/// [`run`], and asks for what `demands` wants of the type on demand.
+pub async fn run_on_demand(
+    config: Config,
+    client: DeltaClient,
+    handler: impl Handler,
+    observer: impl Observer,
+    demands: Demands,
+) {
+    let mut shell = Shell { config, client, handler, observer, demands, waiters: Waiters::default(), ready: false };
     let mut reconnect = Reconnect::default();
-    let mut ready = false;
     loop {
-        let end = stream(&config, &mut client, &mut handler, &mut observer, &mut ready).await;
-        observer.terminated(&end);
+        let end = shell.stream().await;
+        shell.observer.terminated(&end);
         let delay = reconnect.after(&end);
-        report(&config.address, &end);
+        report(&shell.config.address, &end);
         tokio::time::sleep(delay).await;
+    }
+}
+
+/// What outlives a stream.
+struct Shell<H, O> {
+    config: Config,
+    client: DeltaClient,
+    handler: H,
+    observer: O,
+    demands: Demands,
+    waiters: Waiters,
+    ready: bool,
+}
+
+impl<H: Handler, O: Observer> Shell<H, O> {
+    /// One stream from connecting to its end.
+    async fn stream(&mut self) -> StreamEnd {
+        let (endpoint, headers) = match prepare(&self.config).await {
+            Ok(prepared) => prepared,
+            Err(error) => return StreamEnd::Local(error),
+        };
+        let channel = match channel::connect(&endpoint).await {
+            Ok(channel) => channel,
+            Err(error) => return StreamEnd::Unreachable(error),
+        };
+        let first = self.client.start_stream(self.waiters.names());
+        // Each response is answered before the next is read, and questions leave room for that.
+        let (requests, outgoing) = mpsc::channel(first.len() + REQUESTS_MAX);
+        for request in first {
+            // Cannot fail: there is room, and `outgoing` is alive.
+            let _ = requests.send(request).await;
+        }
+        let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
+        *request.metadata_mut() = headers;
+        let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut responses = match service.delta_aggregated_resources(request).await {
+            Ok(response) => {
+                self.observer.opened(response.metadata());
+                response.into_inner()
+            }
+            Err(status) => return StreamEnd::Status(status),
+        };
+        tracing::info!(address = self.config.address, "stream to the control plane is open");
+        self.exchange(&requests, &mut responses).await
+    }
+
+    async fn exchange(
+        &mut self,
+        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+        responses: &mut Streaming<DeltaDiscoveryResponse>,
+    ) -> StreamEnd {
+        let mut asked = true;
+        loop {
+            tokio::select! {
+                response = responses.message() => match response {
+                    Ok(Some(response)) => {
+                        let answer = self.take(response);
+                        // A closed stream shows as the end of the responses.
+                        let _ = requests.send(answer).await;
+                    }
+                    Ok(None) => return StreamEnd::Clean,
+                    Err(status) => return StreamEnd::Status(status),
+                },
+                ask = next_ask(requests, &mut self.demands), if asked => match ask {
+                    Some(ask) => {
+                        let first = self.waiters.add(ask);
+                        if let Some(request) = first.and_then(|name| self.client.subscribe(name)) {
+                            let _ = requests.send(request).await;
+                        }
+                    }
+                    None => asked = false,
+                },
+            }
+        }
+    }
+
+    /// Applies a response; yields what to answer.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        observe(&response, &mut self.observer);
+        let handled = self.client.handle_response(response, &mut self.handler);
+        let type_url = &handled.request.type_url;
+        if !handled.rejected.is_empty() {
+            log_rejections(type_url, &handled.rejected);
+            self.observer.refused(type_url, &handled.rejected);
+        }
+        // Only now: whoever wakes must see what was applied.
+        for name in &handled.answered {
+            self.waiters.wake(name);
+        }
+        if !self.ready && self.client.is_ready() {
+            self.ready = true;
+            self.observer.ready();
+        }
+        handled.request
     }
 }
 
@@ -98,53 +214,15 @@ fn report(address: &str, end: &StreamEnd) {
     }
 }
 
-/// One stream from connecting to its end.
-async fn stream(
-    config: &Config,
-    client: &mut DeltaClient,
-    handler: &mut impl Handler,
-    observer: &mut impl Observer,
-    ready: &mut bool,
-) -> StreamEnd {
-    let (endpoint, headers) = match prepare(config).await {
-        Ok(prepared) => prepared,
-        Err(error) => return StreamEnd::Local(error),
-    };
-    let channel = match channel::connect(&endpoint).await {
-        Ok(channel) => channel,
-        Err(error) => return StreamEnd::Unreachable(error),
-    };
-    let first = client.start_stream();
-    // Each response is answered before the next is read, so that more than this never waits.
-    let (requests, outgoing) = mpsc::channel(first.len() + 1);
-    for request in first {
-        // Cannot fail: there is room, and `outgoing` is alive.
-        let _ = requests.send(request).await;
+/// Questions stay in their own queue unless there is room for one and for the answer to a response.
+async fn next_ask(requests: &mpsc::Sender<DeltaDiscoveryRequest>, demands: &mut Demands) -> Option<Ask> {
+    let room = requests.reserve_many(2).await;
+    // A closed stream shows as the end of the responses.
+    if room.is_err() {
+        return std::future::pending().await;
     }
-    let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-    *request.metadata_mut() = headers;
-    let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let mut responses = match service.delta_aggregated_resources(request).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return StreamEnd::Status(status),
-    };
-    tracing::info!(address = config.address, "stream to the control plane is open");
-    loop {
-        let response = match responses.message().await {
-            Ok(Some(response)) => response,
-            Ok(None) => return StreamEnd::Clean,
-            Err(status) => return StreamEnd::Status(status),
-        };
-        observe(&response, observer);
-        let handled = client.handle_response(response, handler);
-        log_rejections(&handled.request.type_url, &handled.rejected);
-        if !*ready && client.is_ready() {
-            *ready = true;
-            observer.ready();
-        }
-        // A closed stream shows as the end of the responses.
-        let _ = requests.send(handled.request).await;
-    }
+    drop(room);
+    demands.next().await
 }
 
 fn observe(response: &DeltaDiscoveryResponse, observer: &mut impl Observer) {
@@ -222,6 +300,8 @@ impl fmt::Debug for TokenSource {
     }
 }
 
+/// Requests that wait to be sent, beyond the first ones.
+const REQUESTS_MAX: usize = 64;
 /// The largest response; a whole large mesh fits.
 const MESSAGE_BYTES_MAX: usize = 200 * 1024 * 1024;
 /// Refused resources logged one by one per response.

@@ -180,7 +180,7 @@ fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn row_1_an_empty_mesh_still_answers_and_row_2_an_ack_is_not_answered() {
+async fn xds_row_1_an_empty_mesh_still_answers_and_row_2_an_ack_is_not_answered() {
     let mesh = Mesh::start().await;
     let mut client = mesh.open().await;
     client.subscribe(ADDRESS, &[]).await;
@@ -192,7 +192,7 @@ async fn row_1_an_empty_mesh_still_answers_and_row_2_an_ack_is_not_answered() {
 }
 
 #[tokio::test]
-async fn row_3_one_change_is_one_resource() {
+async fn xds_row_3_one_change_is_one_resource() {
     let mesh = Mesh::start().await;
     mesh.set(&[workload("a", "1", None), workload("b", "1", None)]);
     let mut client = mesh.open().await;
@@ -211,7 +211,7 @@ async fn row_3_one_change_is_one_resource() {
 }
 
 #[tokio::test]
-async fn row_5_a_reconnecting_client_is_sent_what_differs() {
+async fn xds_row_5_a_reconnecting_client_is_sent_what_differs() {
     let mesh = Mesh::start().await;
     mesh.set(&["a", "b", "c", "d"].map(|name| workload(name, "1", None)));
     let mut client = mesh.open().await;
@@ -247,7 +247,7 @@ async fn policies_are_sent_again_after_a_reconnect() {
 }
 
 #[tokio::test]
-async fn row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
+async fn xds_row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
     let mesh = Mesh::start().await;
     let mut client = mesh.open().await;
     client.subscribe(ADDRESS, &[]).await;
@@ -282,7 +282,7 @@ async fn row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
 }
 
 #[tokio::test]
-async fn row_8_an_unknown_key_is_told_and_row_9_a_service_brings_its_workloads() {
+async fn xds_row_8_an_unknown_key_is_told_and_row_9_a_service_brings_its_workloads() {
     let mesh = Mesh::start().await;
     let members = ["w1", "w2", "w3"].map(|name| workload(name, "1", Some("ns/svc")));
     mesh.set(&members);
@@ -382,7 +382,7 @@ async fn changes_while_a_client_is_busy_merge_into_one_push() {
 }
 
 #[tokio::test]
-async fn row_20_nothing_is_sent_before_the_cluster_is_read() {
+async fn xds_row_20_nothing_is_sent_before_the_cluster_is_read() {
     let mesh = Mesh::start().await;
     mesh.hub.set_ready(false);
     let (_requests, stream) = mpsc::channel::<DeltaDiscoveryRequest>(1);

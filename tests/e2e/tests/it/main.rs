@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod control_plane;
 mod demo;
+mod dns;
 mod docs;
 mod kubectl;
 mod never_in_the_clear;

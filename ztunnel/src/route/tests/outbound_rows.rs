@@ -6,7 +6,7 @@ use super::*;
 use crate::route::Hop;
 
 #[test]
-fn row_1_a_service_leads_to_the_endpoints_tunnel() {
+fn hbone_row_1_a_service_leads_to_the_endpoints_tunnel() {
     let decision = decide(&world([]), "172.20.0.9:80");
     assert_eq!(brief(&decision), "hbone 10.1.0.77:15008 10.1.0.77:8080");
     assert_eq!(expected(&decision), ["spiffe://cluster.local/ns/shop/sa/cart-1"]);
@@ -16,31 +16,31 @@ fn row_1_a_service_leads_to_the_endpoints_tunnel() {
 }
 
 #[test]
-fn row_2_an_endpoint_that_is_not_enrolled_is_reached_in_plain() {
+fn hbone_row_2_an_endpoint_that_is_not_enrolled_is_reached_in_plain() {
     let plain = wire::Workload { tunnel_protocol: 0, ..cart_endpoint() };
     assert_eq!(brief(&decide(&world([address(plain)]), "172.20.0.9:80")), "plain 10.1.0.77:8080");
 }
 
 #[test]
-fn row_3_an_unknown_address_passes_through() {
+fn hbone_row_3_an_unknown_address_passes_through() {
     assert_eq!(brief(&decide(&world([]), "203.0.113.4:443")), "passthrough 203.0.113.4:443");
     assert_eq!(brief(&decide(&world([]), "[::ffff:203.0.113.4]:443")), "passthrough 203.0.113.4:443");
 }
 
-const WAYPOINT: &str = "shop/wp.shop.svc.cluster.local";
+pub(super) const WAYPOINT: &str = "shop/wp.shop.svc.cluster.local";
 
-fn waypoint() -> [wire::Address; 2] {
+pub(super) fn waypoint() -> [wire::Address; 2] {
     let mut wp = service(WAYPOINT, &[], &[(15008, 15008)]);
     wp.subject_alt_names = vec!["spiffe://cluster.local/ns/shop/sa/extra".into()];
     [service_address(wp), address(backs(pod("shop/wp", "10.1.0.200"), WAYPOINT, &[(15008, 15008)]))]
 }
 
-fn with_waypoint(reference: wire::GatewayAddress) -> wire::Address {
+pub(super) fn with_waypoint(reference: wire::GatewayAddress) -> wire::Address {
     service_address(wire::Service { waypoint: Some(reference), ..cart() })
 }
 
 #[test]
-fn row_4_a_service_with_a_waypoint_goes_there_under_its_original_address() {
+fn hbone_row_4_a_service_with_a_waypoint_goes_there_under_its_original_address() {
     let world = world(waypoint()).with([with_waypoint(gateway(WAYPOINT))]);
     let decision = decide(&world, "172.20.0.9:80");
     assert_eq!(brief(&decision), "hbone 10.1.0.200:15008 172.20.0.9:80");
@@ -60,7 +60,7 @@ fn a_waypoint_by_address_is_found_too() {
 }
 
 #[test]
-fn row_5_a_waypoint_that_is_missing_or_empty_is_never_skipped() {
+fn hbone_row_5_a_waypoint_that_is_missing_or_empty_is_never_skipped() {
     let world = world([with_waypoint(gateway("shop/nowhere"))]);
     assert_eq!(
         brief(&decide(&world, "172.20.0.9:80")),
@@ -74,7 +74,7 @@ fn row_5_a_waypoint_that_is_missing_or_empty_is_never_skipped() {
 }
 
 #[test]
-fn rows_6_and_7_a_workload_waypoint_is_for_calls_to_the_workload_only() {
+fn hbone_row_6_and_7_a_workload_waypoint_is_for_calls_to_the_workload_only() {
     let guarded = wire::Workload { waypoint: Some(gateway(WAYPOINT)), ..cart_endpoint() };
     let world = world(waypoint()).with([address(guarded)]);
     assert_eq!(brief(&decide(&world, "10.1.0.77:8080")), "hbone 10.1.0.200:15008 10.1.0.77:8080");
@@ -113,24 +113,13 @@ fn weighted_waypoints_replace_the_single_one() {
 }
 
 #[test]
-fn row_17_other_networks_are_refused_with_a_reason() {
-    let mut remote = backs(pod("shop/remote", ""), CART, &[(80, 8080)]);
-    remote.network = "n2".into();
-    remote.network_gateway = Some(gateway_at("192.0.2.10"));
-    let mut world = world([address(remote)]);
-    world.remove(&["Kubernetes//Pod/shop/cart-1"]);
-    let text = brief(&decide(&world, "172.20.0.9:80"));
-    assert!(text.contains("is on network \"n2\"") && text.contains("not supported"), "{text}");
-}
-
-#[test]
-fn row_20_a_node_address_passes_through() {
+fn hbone_row_20_a_node_address_passes_through() {
     let host = wire::Workload { network_mode: 1, ..pod("shop/host", "10.0.0.4") };
     assert_eq!(brief(&decide(&world([address(host)]), "10.0.0.4:9100")), "passthrough 10.0.0.4:9100");
 }
 
 #[test]
-fn discovery_row_19_a_host_network_endpoint_is_reached_through_its_service() {
+fn wds_row_19_a_host_network_endpoint_is_reached_through_its_service() {
     let mut host = backs(pod("shop/host", "10.0.0.4"), CART, &[(80, 9100)]);
     host.network_mode = 1;
     host.tunnel_protocol = 0;
@@ -194,13 +183,6 @@ fn families_follow_the_dialled_address_and_the_service() {
     assert_eq!(brief(&decide(&both(2), "172.20.0.9:80")), "hbone [fd00::77]:15008 [fd00::77]:8080");
     let v6_only = service_address(wire::Service { ip_families: 2, ..cart() });
     assert!(brief(&decide(&world([v6_only]), "172.20.0.9:80")).contains("none is of a family"));
-}
-
-#[test]
-fn host_names_are_not_resolved_by_this_version() {
-    let named = backs(wire::Workload { hostname: "db.example".into(), ..pod("shop/cart-1", "") }, CART, &[(80, 8080)]);
-    let text = brief(&decide(&world([address(named)]), "172.20.0.9:80"));
-    assert!(text.contains("known by host name only"), "{text}");
 }
 
 #[test]

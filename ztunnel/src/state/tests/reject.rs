@@ -86,7 +86,7 @@ fn every_refusal_names_field_value_and_what_was_expected() {
 }
 
 #[test]
-fn rows_5_and_18_the_good_part_of_a_batch_is_applied() {
+fn wds_row_5_and_18_the_good_part_of_a_batch_is_applied() {
     let mut bad = pod("a/bad", "10.0.0.2");
     bad.tunnel_protocol = 2;
     let mut world = World::new();

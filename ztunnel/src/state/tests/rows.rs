@@ -26,7 +26,7 @@ fn vip_owner(snapshot: &Snapshot, client: &str, ip: &str) -> Option<String> {
 }
 
 #[test]
-fn row_2_a_workload_that_came_before_its_service_becomes_an_endpoint() {
+fn wds_row_2_a_workload_that_came_before_its_service_becomes_an_endpoint() {
     let mut world = World::new().with([address(backs(pod("a/w", "10.0.0.1"), "a/x.svc", &[(80, 8080)]))]);
     assert_eq!(world.snapshot().staged().count(), 1);
     world.add([service_address(service("a/x.svc", &["10.9.0.1"], &[(80, 8080)]))]);
@@ -35,7 +35,7 @@ fn row_2_a_workload_that_came_before_its_service_becomes_an_endpoint() {
 }
 
 #[test]
-fn row_3_a_workload_that_leaves_a_service_is_no_endpoint_any_more() {
+fn wds_row_3_a_workload_that_leaves_a_service_is_no_endpoint_any_more() {
     let mut world = World::new().with([
         address(backs(pod("a/w", "10.0.0.1"), "a/x.svc", &[(80, 8080)])),
         service_address(service("a/x.svc", &[], &[(80, 8080)])),
@@ -45,7 +45,7 @@ fn row_3_a_workload_that_leaves_a_service_is_no_endpoint_any_more() {
 }
 
 #[test]
-fn row_4_unhealthy_endpoints_count_only_where_all_do() {
+fn wds_row_4_unhealthy_endpoints_count_only_where_all_do() {
     let mut ill = backs(pod("a/w", "10.0.0.1"), "a/x.svc", &[(80, 8080)]);
     ill.status = wire::WorkloadStatus::Unhealthy.into();
     let mut all = service("a/x.svc", &[], &[(80, 8080)]);
@@ -66,7 +66,7 @@ fn row_4_unhealthy_endpoints_count_only_where_all_do() {
 }
 
 #[test]
-fn rows_8_and_9_a_pod_hides_a_workload_entry_of_its_address_until_it_goes() {
+fn wds_row_8_and_9_a_pod_hides_a_workload_entry_of_its_address_until_it_goes() {
     let mut entry = pod("a/vm", "10.0.0.1");
     entry.uid = "Kubernetes/networking.istio.io/WorkloadEntry/a/vm".to_owned();
     entry.tunnel_protocol = 0;
@@ -79,7 +79,7 @@ fn rows_8_and_9_a_pod_hides_a_workload_entry_of_its_address_until_it_goes() {
 }
 
 #[test]
-fn row_10_own_namespace_then_canonical_among_services_of_one_address() {
+fn wds_row_10_own_namespace_then_canonical_among_services_of_one_address() {
     let mut x = service("x/w", &["10.9.0.1"], &[]);
     x.canonical = true;
     let mut z = service("z/w", &["10.9.0.1"], &[]);
@@ -94,7 +94,7 @@ fn row_10_own_namespace_then_canonical_among_services_of_one_address() {
 }
 
 #[test]
-fn row_11_a_service_of_another_namespace_may_be_invisible() {
+fn wds_row_11_a_service_of_another_namespace_may_be_invisible() {
     let mut hidden = service("a/h", &["10.9.0.1"], &[]);
     hidden.visibility = wire::Visibility::Namespace.into();
     let snapshot = World::new().with([service_address(hidden)]).snapshot();
@@ -104,7 +104,7 @@ fn row_11_a_service_of_another_namespace_may_be_invisible() {
 }
 
 #[test]
-fn row_12_an_exact_address_wins_over_a_range() {
+fn wds_row_12_an_exact_address_wins_over_a_range() {
     let mut world = World::new().with(
         [service("a/range", &["198.18.0.0/15"], &[]), service("a/exact", &["198.18.0.9"], &[])].map(service_address),
     );

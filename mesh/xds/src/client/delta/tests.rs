@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_wire::discovery::Resource as WireResource;
 use proptest::prelude::*;
 
 use super::*;
@@ -59,14 +58,14 @@ fn response(type_url: &str, nonce: &str, resources: Vec<WireResource>, removed: 
 }
 
 fn versions(client: &DeltaClient, type_url: &str) -> BTreeMap<String, String> {
-    let requests = client.start_stream();
+    let requests = client.start_stream([]);
     let request = requests.into_iter().find(|request| request.type_url == type_url).unwrap();
     request.initial_resource_versions.into_iter().collect()
 }
 
 #[test]
 fn the_first_requests_are_wildcards_with_the_node() {
-    for (request, url) in client().start_stream().iter().zip([A, B]) {
+    for (request, url) in client().start_stream([]).iter().zip([A, B]) {
         assert_eq!(request.type_url, url);
         assert_eq!(request.node.as_ref().unwrap().id, "ztunnel~1.1.1.1~a.b~b.svc");
         assert!(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty());
@@ -75,7 +74,7 @@ fn the_first_requests_are_wildcards_with_the_node() {
 }
 
 #[test]
-fn row_1_empty_answers_to_every_type_make_it_ready() {
+fn wds_row_1_empty_answers_to_every_type_make_it_ready() {
     let (mut client, mut store) = (client(), Store::default());
     let handled = client.handle_response(response(A, "n1", vec![], &[]), &mut store);
     assert_eq!(handled.request.response_nonce, "n1");
@@ -87,7 +86,7 @@ fn row_1_empty_answers_to_every_type_make_it_ready() {
 }
 
 #[test]
-fn row_5_the_good_part_is_applied_and_the_refusal_names_the_rest() {
+fn wds_row_5_the_good_part_is_applied_and_the_refusal_names_the_rest() {
     let (mut client, mut store) = (client(), Store::default());
     let resources = vec![resource(A, "good", "1", b"x"), resource(A, "ill", "1", b"bad")];
     let handled = client.handle_response(response(A, "n1", resources, &[]), &mut store);
@@ -108,7 +107,7 @@ fn a_refused_update_keeps_the_earlier_version() {
 }
 
 #[test]
-fn rows_6_and_7_a_new_stream_resumes_and_forgets_what_was_removed() {
+fn wds_row_6_and_7_a_new_stream_resumes_and_forgets_what_was_removed() {
     let (mut client, mut store) = (client(), Store::default());
     let resources = vec![resource(A, "N", "ab12", b"x"), resource(A, "M", "7", b"x")];
     client.handle_response(response(A, "n1", resources, &[]), &mut store);
@@ -177,4 +176,62 @@ proptest! {
             prop_assert_eq!(versions(&client, A), live);
         }
     }
+}
+
+fn on_demand() -> DeltaClient {
+    client().on_demand(A)
+}
+
+#[test]
+fn on_demand_starts_with_everything_and_nothing_at_once() {
+    let requests = on_demand().start_stream([]);
+    assert_eq!(requests[0].resource_names_subscribe, ["*"]);
+    assert_eq!(requests[0].resource_names_unsubscribe, ["*"]);
+    assert!(requests[1].resource_names_subscribe.is_empty() && requests[1].resource_names_unsubscribe.is_empty());
+}
+
+#[test]
+fn on_demand_is_ready_without_an_answer_to_what_nobody_asked() {
+    let (mut client, mut store) = (on_demand(), Store::default());
+    assert!(!client.is_ready());
+    client.handle_response(response(B, "n1", vec![], &[]), &mut store);
+    assert!(client.is_ready());
+}
+
+#[test]
+fn on_demand_asks_in_a_request_of_its_own_and_is_answered_by_name_alias_or_absence() {
+    let (mut client, mut store) = (on_demand(), Store::default());
+    let request = client.subscribe("n1/10.0.0.7".into()).unwrap();
+    assert_eq!((request.type_url.as_str(), request.response_nonce.as_str()), (A, ""));
+    assert_eq!(request.resource_names_subscribe, ["n1/10.0.0.7"]);
+    assert!(request.node.is_none() && request.initial_resource_versions.is_empty());
+    let mut pod = resource(A, "c//Pod/a/b", "1", b"x");
+    pod.aliases = vec!["n1/10.0.0.7".into()];
+    let handled = client.handle_response(response(A, "n1", vec![pod], &["n1/10.9.9.9"]), &mut store);
+    assert_eq!(handled.answered, ["c//Pod/a/b", "n1/10.0.0.7", "n1/10.9.9.9"]);
+    assert_eq!(handled.request.response_nonce, "n1");
+    assert!(client.subscribe("x".into()).is_some(), "a name may be asked for again");
+    assert!(DeltaClient::new(Node::default(), &[A]).subscribe("x".into()).is_none(), "not where all is sent");
+}
+
+#[test]
+fn wds_row_6_on_demand_names_what_it_has_and_what_it_waits_for_on_a_new_stream() {
+    let (mut client, mut store) = (on_demand(), Store::default());
+    client.handle_response(response(A, "n1", vec![resource(A, "known", "ab12", b"x")], &[]), &mut store);
+    let requests = client.start_stream(["n1/10.0.0.8"]);
+    let wanted = [("known".to_owned(), "ab12".to_owned()), ("n1/10.0.0.8".to_owned(), String::new())];
+    assert_eq!(requests[0].initial_resource_versions.clone().into_iter().collect::<BTreeMap<_, _>>(), wanted.into());
+    assert!(requests[1].initial_resource_versions.is_empty(), "not for types that are sent as a whole");
+}
+
+#[test]
+fn one_bad_resource_keeps_unready_until_an_answer_is_usable_as_a_whole() {
+    let (mut client, mut store) = (client(), Store::default());
+    client.handle_response(response(B, "n1", vec![], &[]), &mut store);
+    let both = vec![resource(A, "good", "1", b"x"), resource(A, "broken", "1", b"bad")];
+    let handled = client.handle_response(response(A, "n2", both, &[]), &mut store);
+    assert_eq!(handled.request.error_detail.unwrap().message, "broken: field: bad, expected good");
+    assert!(store.live.contains_key("good") && !client.is_ready());
+    client.handle_response(response(A, "n3", vec![resource(A, "other", "1", b"x")], &[]), &mut store);
+    assert!(client.is_ready());
 }

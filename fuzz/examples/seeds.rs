@@ -1,0 +1,244 @@
+//! Writes what a fuzzer starts from: well-formed inputs of every decoder. `cargo run -p fuzz --example seeds`
+
+use std::path::Path;
+
+use mesh_wire::discovery::{DeltaDiscoveryResponse, Resource};
+use mesh_wire::security::{self, string_match::MatchType};
+use mesh_wire::{type_url, workload as wire, zds};
+use prost::Message;
+
+fn main() -> std::io::Result<()> {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for (decoder, inputs) in all() {
+        let corpus = corpora.join(decoder);
+        std::fs::create_dir_all(&corpus)?;
+        for (n, input) in inputs.into_iter().enumerate() {
+            std::fs::write(corpus.join(format!("seed-{n}")), input)?;
+        }
+    }
+    Ok(())
+}
+
+type Seeds = (&'static str, Vec<Vec<u8>>);
+
+fn all() -> Vec<Seeds> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    vec![
+        (
+            "baggage",
+            texts(&[
+                "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=web,service.name=web,service.version=v1",
+                "cloud.region=r1,cloud.availability_zone=z1\nk8s.pod.name=a=b,,=,x",
+                "k8s.cronjob.name=c,k8s.job.name=j",
+            ]),
+        ),
+        (
+            "forwarded",
+            texts(&[
+                "for=\"10.1.0.5:4000\";host=cart.shop.svc.cluster.local",
+                "for=\"[fd00::5]:4000\"",
+                "host=\"x\"; host=y",
+            ]),
+        ),
+        (
+            "hbone_request",
+            texts(&[
+                "10.1.0.77:8080",
+                "cart.shop.svc.cluster.local:80",
+                "[fd00::77]:8080",
+                "10.1.0.77:15006",
+                "172.20.0.9:80",
+            ]),
+        ),
+        ("hbone_connection", connections()),
+        ("wds", responses()),
+        ("authorization", policies()),
+        ("zds", packets()),
+        ("dns", queries()),
+        (
+            "local_config",
+            texts(&[LOCAL, "{}", "workloads: [{uid: u, name: n, namespace: s, workloadIps: [10.0.0.1]}]"]),
+        ),
+        ("proxy_protocol", peers()),
+    ]
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
+    let mut bytes = length.iter().skip(1).copied().collect::<Vec<u8>>();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// HPACK literals without indexing: method CONNECT and an authority.
+fn connect_headers() -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [(":method", "CONNECT"), (":authority", "10.1.0.77:8080"), ("baggage", "service.name=web")] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap_or_default());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+fn connections() -> Vec<Vec<u8>> {
+    let headers = connect_headers();
+    let (first, rest) = headers.split_at(headers.len() / 2);
+    vec![
+        [frame(1, 4, 1, &headers), frame(0, 1, 1, b"hello")].concat(),
+        [frame(1, 0, 1, first), frame(9, 4, 1, rest), frame(3, 0, 1, &[0, 0, 0, 8])].concat(),
+        [frame(4, 0, 0, &[0, 4, 0, 0, 255, 255]), frame(6, 0, 0, &[7; 8]), frame(8, 0, 0, &[0, 1, 0, 0])].concat(),
+        [frame(1, 4, 1, &headers), frame(8, 0, 1, &[0, 0, 1, 0]), frame(7, 0, 0, &[0; 8])].concat(),
+    ]
+}
+
+fn responses() -> Vec<Vec<u8>> {
+    let service = wire::Service {
+        name: "cart".into(),
+        namespace: "shop".into(),
+        hostname: "cart.shop.svc.cluster.local".into(),
+        addresses: vec![wire::NetworkAddress {
+            network: "n1".into(),
+            address: vec![172, 20, 0, 9],
+            ..Default::default()
+        }],
+        ports: vec![wire::Port { service_port: 80, target_port: 8080, ..Default::default() }],
+        load_balancing: Some(wire::LoadBalancing { routing_preference: vec![1, 2], mode: 2, ..Default::default() }),
+        ..Default::default()
+    };
+    let workload = wire::Workload {
+        uid: "Kubernetes//Pod/shop/cart-1".into(),
+        name: "cart-1".into(),
+        namespace: "shop".into(),
+        network: "n1".into(),
+        addresses: vec![vec![10, 1, 0, 77], vec![0xfd; 16]],
+        tunnel_protocol: 1,
+        services: [("shop/cart.shop.svc.cluster.local".to_owned(), wire::PortList { ports: service.ports.clone() })]
+            .into(),
+        authorization_policies: vec!["shop/p".into()],
+        ..Default::default()
+    };
+    let response = |resources: Vec<(&str, wire::address::Type)>, removed: &[&str]| {
+        let resources = resources.into_iter().map(|(name, resource)| Resource {
+            name: name.into(),
+            version: "1".into(),
+            resource: Some(prost_types::Any {
+                type_url: type_url::ADDRESS.into(),
+                value: wire::Address { r#type: Some(resource) }.encode_to_vec(),
+            }),
+            ..Default::default()
+        });
+        DeltaDiscoveryResponse {
+            type_url: type_url::ADDRESS.into(),
+            nonce: "n".into(),
+            resources: resources.collect(),
+            removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        }
+        .encode_to_vec()
+    };
+    let (of_service, of_workload) = (wire::address::Type::Service(service), wire::address::Type::Workload(workload));
+    let (key, uid) = ("shop/cart.shop.svc.cluster.local", "Kubernetes//Pod/shop/cart-1");
+    vec![
+        response(vec![(key, of_service.clone()), (uid, of_workload.clone())], &[]),
+        response(vec![(uid, of_workload.clone()), (key, of_service.clone())], &["Kubernetes//Pod/shop/other"]),
+        [response(vec![(uid, of_workload)], &[]), response(vec![(key, of_service)], &[uid])].concat(),
+    ]
+}
+
+fn policies() -> Vec<Vec<u8>> {
+    let text = |matched| security::StringMatch { match_type: Some(matched) };
+    let of = |matched: security::Match, action: i32| {
+        let clauses = vec![security::Clause { matches: vec![matched] }];
+        security::Authorization {
+            name: "p".into(),
+            namespace: "db".into(),
+            action,
+            rules: vec![security::Rule { clauses }],
+            ..Default::default()
+        }
+        .encode_to_vec()
+    };
+    let network = security::Address { address: vec![10, 2, 0, 0], length: 16 };
+    vec![
+        of(
+            security::Match {
+                principals: vec![text(MatchType::Prefix("cluster.local/ns/we".into()))],
+                ..Default::default()
+            },
+            0,
+        ),
+        of(security::Match { not_principals: vec![text(MatchType::Presence(()))], ..Default::default() }, 1),
+        of(security::Match { source_ips: vec![network], not_destination_ports: vec![5432], ..Default::default() }, 0),
+    ]
+}
+
+fn packets() -> Vec<Vec<u8>> {
+    use zds::workload_request::Payload;
+    let info = zds::WorkloadInfo { name: "cart-1".into(), namespace: "shop".into(), service_account: "cart".into() };
+    [
+        Payload::Add(zds::AddWorkload { uid: "u".into(), workload_info: Some(info) }),
+        Payload::Keep(zds::KeepWorkload { uid: "u".into() }),
+        Payload::Del(zds::DelWorkload { uid: "u".into() }),
+        Payload::SnapshotSent(zds::SnapshotSent {}),
+    ]
+    .map(|payload| zds::WorkloadRequest { payload: Some(payload) }.encode_to_vec())
+    .into()
+}
+
+fn queries() -> Vec<Vec<u8>> {
+    let name = b"\x04cart\x04shop\x03svc\x07cluster\x05local\x00";
+    let query = |flags: u16, kind: u16, extra: &[u8], additional: u8| {
+        let mut bytes = vec![0x12, 0x34];
+        bytes.extend(flags.to_be_bytes());
+        bytes.extend([0, 1, 0, 0, 0, 0, 0, additional]);
+        bytes.extend(name);
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend([0, 1]);
+        bytes.extend(extra);
+        bytes
+    };
+    // The root, OPT, a payload of 1232 bytes.
+    let edns = [0, 0, 41, 4, 0xD0, 0, 0, 0, 0, 0, 0];
+    vec![query(0x0100, 1, &[], 0), query(0x0100, 28, &edns, 1), query(0x8180, 1, &[], 0), query(0x2800, 6, &[], 0)]
+}
+
+fn peers() -> Vec<Vec<u8>> {
+    let peer = |family: u8, name: &str| [&[family; 38], name.as_bytes()].concat();
+    vec![
+        peer(0, "spiffe://cluster.local/ns/shop/sa/web"),
+        peer(1, "spiffe://td/ns//sa/"),
+        peer(2, "not an identity"),
+        peer(3, &format!("spiffe://{}/ns/a/sa/b", "t".repeat(2100))),
+    ]
+}
+
+const LOCAL: &str = r#"
+workloads:
+- uid: Kubernetes//Pod/shop/cart-1
+  name: cart-1
+  namespace: shop
+  serviceAccount: cart
+  workloadIps: [10.1.0.77]
+  protocol: HBONE
+  node: node-1
+  network: n1
+  services: {"shop/cart.shop.svc.cluster.local": {"80": 8080}}
+services:
+- name: cart
+  namespace: shop
+  hostname: cart.shop.svc.cluster.local
+  vips: ["n1/172.20.0.9"]
+  ports: {"80": 8080}
+  loadBalancer: {routingPreferences: [Region, Zone], mode: Failover, healthPolicy: OnlyHealthy}
+policies:
+- name: p
+  namespace: shop
+  scope: Namespace
+  action: Allow
+  rules: [[[{principals: [{Exact: cluster.local/ns/shop/sa/web}], notDestinationPorts: [81]}]]]
+"#;

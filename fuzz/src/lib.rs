@@ -1,0 +1,34 @@
+//! One module a decoder: `run` gives it any bytes and checks what must hold whatever they are. A panic is a finding.
+//!
+//! `make fuzz` lets an engine search for such bytes, with `corpus/<decoder>/` to start from; `make test` replays the
+//! corpora.
+
+#![allow(clippy::missing_panics_doc)] // reason: to panic is how these functions report
+
+pub mod authorization;
+pub mod baggage;
+pub mod dns;
+pub mod forwarded;
+pub mod hbone_connection;
+pub mod hbone_request;
+pub mod local_config;
+pub mod proxy_protocol;
+pub mod wds;
+pub mod zds;
+
+/// A decoder under its name, which is also that of its corpus.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const DECODERS: [Decoder; 10] = [
+    ("authorization", authorization::run),
+    ("baggage", baggage::run),
+    ("dns", dns::run),
+    ("forwarded", forwarded::run),
+    ("hbone_connection", hbone_connection::run),
+    ("hbone_request", hbone_request::run),
+    ("local_config", local_config::run),
+    ("proxy_protocol", proxy_protocol::run),
+    ("wds", wds::run),
+    ("zds", zds::run),
+];

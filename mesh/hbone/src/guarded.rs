@@ -1,0 +1,178 @@
+//! A byte stream whose incoming frames are counted.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
+use tokio::time::Instant;
+
+use crate::frames::Frames;
+use crate::hygiene::{Flood, Hygiene};
+
+/// Sits between HTTP/2 and TLS. After a [`Flood`] it hands out nothing any more; whoever drives the connection looks at
+/// [`Guarded::verdict`] and ends it.
+///
+/// Frames also cost the task's share of its thread: a peer with many small frames must not keep the worker's other
+/// connections waiting longer than one with few large ones.
+pub(crate) struct Guarded<T> {
+    io: T,
+    frames: Frames,
+    hygiene: Hygiene,
+    since: Instant,
+    /// Frames that were read and not yet paid for.
+    owed: u32,
+    verdict: Verdict,
+}
+
+/// Whether the peer has been found to flood.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Verdict(Arc<OnceLock<Flood>>);
+
+impl Verdict {
+    pub(crate) fn flood(&self) -> Option<Flood> {
+        self.0.get().copied()
+    }
+}
+
+impl<T> Guarded<T> {
+    /// Guards what a server reads.
+    pub(crate) fn server(io: T) -> Self {
+        Self::new(io, Frames::after_preface())
+    }
+
+    fn new(io: T, frames: Frames) -> Self {
+        let hygiene = Hygiene::new();
+        Self { io, frames, hygiene, since: Instant::now(), owed: 0, verdict: Verdict::default() }
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict.clone()
+    }
+
+    fn count(&mut self, bytes: &[u8]) -> Result<(), Flood> {
+        let Self { frames, hygiene, since, owed, .. } = self;
+        frames.feed(bytes, |frame| {
+            *owed = owed.saturating_add(1);
+            hygiene.received(frame, || since.elapsed())
+        })
+    }
+
+    /// Pays for what was read, or lets other tasks run first.
+    fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.owed >= FRAMES_PER_UNIT {
+            ready!(coop::poll_proceed(cx)).made_progress();
+            self.owed -= FRAMES_PER_UNIT;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.verdict.flood().is_some() {
+            return Poll::Pending;
+        }
+        ready!(this.poll_pay(cx));
+        let before = out.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+        let new = out.filled().get(before..).unwrap_or_default();
+        if let Err(flood) = this.count(new) {
+            // The driver notices in this very poll, so that nobody needs to be woken.
+            let _ = this.verdict.0.set(flood);
+            out.set_filled(before);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.hygiene.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        self.hygiene.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Frames for one unit of a task's turn, of which it has 128.
+const FRAMES_PER_UNIT: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn pings(count: usize) -> Vec<u8> {
+        [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(count)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_pass_untouched_until_there_are_too_many_frames() {
+        let (mut peer, io) = tokio::io::duplex(1 << 20);
+        let mut guarded = Guarded::new(io, Frames::at_once());
+        let verdict = guarded.verdict();
+        let few = pings(900);
+        peer.write_all(&few).await.unwrap();
+        let mut read = vec![0; few.len()];
+        guarded.read_exact(&mut read).await.unwrap();
+        assert!(read == few && verdict.flood().is_none());
+        peer.write_all(&pings(200)).await.unwrap();
+        let more = tokio::time::timeout(std::time::Duration::from_secs(1), guarded.read(&mut read)).await;
+        assert!(more.is_err(), "handed out in spite of the flood");
+        assert!(verdict.flood().unwrap().to_string().contains("PING"));
+    }
+
+    #[tokio::test]
+    async fn many_frames_let_other_tasks_run_in_between() {
+        let (mut peer, io) = tokio::io::duplex(1 << 20);
+        let mut guarded = Guarded::new(io, Frames::at_once());
+        // DATA of one byte: always allowed, never free.
+        let frames = [0, 0, 1, 0, 0, 0, 0, 0, 1, 7].repeat(20_000);
+        peer.write_all(&frames).await.unwrap();
+        let others = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counting = others.clone();
+        tokio::task::LocalSet::new()
+            .run_until(async move {
+                let other = tokio::task::spawn_local(async move {
+                    loop {
+                        counting.set(counting.get() + 1);
+                        tokio::task::yield_now().await;
+                    }
+                });
+                let mut left = frames.len();
+                let mut piece = [0; 1000];
+                while left > 0 {
+                    left -= guarded.read(&mut piece).await.unwrap();
+                }
+                other.abort();
+            })
+            .await;
+        assert!(others.get() >= 20_000 / 4 / 128, "others had {} turns", others.get());
+    }
+}

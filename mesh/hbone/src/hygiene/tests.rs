@@ -1,0 +1,88 @@
+use super::*;
+
+const NEVER: Duration = Duration::ZERO;
+
+fn frame(kind: Kind, flags: u8, bytes: u32) -> Frame {
+    Frame { kind, flags, bytes }
+}
+
+/// Frames of each budget, and that budget.
+fn table() -> Vec<(Frame, Budget)> {
+    vec![
+        (frame(Kind::Ping, 0, 8), Budget::Ping),
+        (frame(Kind::Ping, 1, 8), Budget::Ping),
+        (frame(Kind::Settings, 0, 6), Budget::Settings),
+        (frame(Kind::Settings, 1, 0), Budget::Settings),
+        (frame(Kind::WindowUpdate, 0, 4), Budget::WindowUpdate),
+        (frame(Kind::Data, 0, 0), Budget::EmptyData),
+        (frame(Kind::Reset, 0, 4), Budget::Reset),
+        (frame(Kind::Continuation, 4, 9), Budget::Continuation),
+        (frame(Kind::Priority, 0, 5), Budget::Other),
+        (frame(Kind::GoAway, 0, 8), Budget::Other),
+        (frame(Kind::Other(99), 0, 1), Budget::Other),
+    ]
+}
+
+#[test]
+fn each_kind_is_cut_off_one_past_its_burst_and_not_before() {
+    for (frame, budget) in table() {
+        let mut hygiene = Hygiene::new();
+        for nth in 0..budget.allowance().burst {
+            assert_eq!(hygiene.received(frame, || NEVER), Ok(()), "{budget} {nth}");
+        }
+        assert_eq!(hygiene.received(frame, || NEVER), Err(Flood { budget }));
+    }
+}
+
+#[test]
+fn the_rate_is_served_for_ever() {
+    for (frame, budget) in table() {
+        let mut hygiene = Hygiene::new();
+        for second in 0..60 {
+            for _ in 0..budget.allowance().per_second {
+                assert_eq!(hygiene.received(frame, || Duration::from_secs(second)), Ok(()), "{budget}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_kind_does_not_use_up_another() {
+    let mut hygiene = Hygiene::new();
+    let ping = frame(Kind::Ping, 0, 8);
+    while hygiene.received(ping, || NEVER).is_ok() {}
+    for (frame, budget) in table() {
+        assert_eq!(hygiene.received(frame, || NEVER).is_ok(), budget != Budget::Ping, "{budget}");
+    }
+}
+
+#[test]
+fn bytes_and_requests_are_never_too_many() {
+    let mut hygiene = Hygiene::new();
+    for _ in 0..1_000_000 {
+        for frame in [frame(Kind::Data, 0, 1), frame(Kind::Data, 1, 0), frame(Kind::Headers, 5, 100)] {
+            assert_eq!(hygiene.received(frame, || NEVER), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn credit_for_bytes_that_we_sent_is_welcome() {
+    let mut hygiene = Hygiene::new();
+    let update = frame(Kind::WindowUpdate, 0, 4);
+    while hygiene.received(update, || NEVER).is_ok() {}
+    // In small pieces, as many as make a few updates.
+    for _ in 0..BYTES_PER_UPDATE {
+        hygiene.sent(3);
+    }
+    for _ in 0..3 {
+        assert_eq!(hygiene.received(update, || NEVER), Ok(()));
+    }
+    assert!(hygiene.received(update, || NEVER).is_err());
+}
+
+#[test]
+fn the_words_name_the_kind_and_the_bound() {
+    let flood = Flood { budget: Budget::Ping };
+    assert_eq!(flood.to_string(), "peer sent too many PING frames: more than 1000 at once and 100 a second");
+}

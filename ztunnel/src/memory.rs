@@ -1,0 +1,105 @@
+//! Memory of a load that is over goes back to the system.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_sys::memory;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::limits::{LOAD_PAUSE, REST_PAUSE, RESTING_CPU_MAX};
+use crate::shared::Shared;
+use crate::workers::Workers;
+
+/// Starts the thread that waits for loads to end, the start of the process being the first one, and tidies up after
+/// each. It ends after `shared` is gone. A thread, because a timer of the runtime wakes up several times for each long
+/// wait. To be called on the control runtime.
+///
+/// # Errors
+/// The system gives no more threads.
+pub(crate) fn tidy_up(shared: &Arc<Shared>) -> io::Result<()> {
+    let (shared, control) = (Arc::downgrade(shared), Handle::current());
+    let tidy = move || {
+        let mut rest = Rest { busy: true, ..Rest::default() };
+        loop {
+            // Soon after a load, seldom at rest.
+            std::thread::sleep(if rest.busy { LOAD_PAUSE } else { REST_PAUSE });
+            let Some(shared) = shared.upgrade() else { return };
+            if rest.begins(cpu()) {
+                control.block_on(memory::release(on_each_worker(&shared.workers)));
+                if let Err(error) = memory::unmap_idle_code() {
+                    tracing::debug!(%error, "code that is not used stays in memory");
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("memory".to_owned()).stack_size(STACK_BYTES).spawn(tidy).map(drop)
+}
+
+/// Each worker has a heap of its own.
+async fn on_each_worker(workers: &Workers) {
+    for index in 0..workers.count() {
+        let (done, is_done) = oneshot::channel::<()>();
+        let job = move || async move {
+            memory::release_own_heap();
+            drop(done);
+        };
+        // Without the worker there is nothing to release.
+        if workers.spawn(index, job).await.is_ok() {
+            let _ = is_done.await;
+        }
+    }
+}
+
+/// Tells the end of a load by the CPU time that the process has used so far.
+#[derive(Debug, Default)]
+struct Rest {
+    seen: Duration,
+    busy: bool,
+}
+
+impl Rest {
+    /// Whether little was done since the last look, but much before that.
+    fn begins(&mut self, used: Duration) -> bool {
+        let quiet = used.saturating_sub(self.seen) <= RESTING_CPU_MAX;
+        self.seen = used;
+        std::mem::replace(&mut self.busy, !quiet) && quiet
+    }
+}
+
+/// CPU time of all threads.
+fn cpu() -> Duration {
+    let part = |time: TimeVal| {
+        Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or_default())
+            + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or_default())
+    };
+    // Fails only for an unknown first argument.
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| part(usage.user_time()) + part(usage.system_time()))
+}
+
+/// Of the thread, which does next to nothing.
+const STACK_BYTES: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_load_is_told_once() {
+        let mut rest = Rest::default();
+        let step = RESTING_CPU_MAX / 2;
+        let told: Vec<bool> = [0, 4, 8, 9, 10, 14, 14].into_iter().map(|steps| rest.begins(step * steps)).collect();
+        assert_eq!(told, [false, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn the_cpu_time_of_the_process_grows() {
+        let before = cpu();
+        while cpu() == before {
+            std::hint::black_box(vec![0_u8; 1 << 16]);
+        }
+    }
+}

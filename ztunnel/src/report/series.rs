@@ -1,0 +1,174 @@
+//! The series of the TCP metrics: sums over everything that has the same labels.
+//!
+//! Workers count in [`Counts`] of their own, which nobody else writes; a scrape adds them up. The
+//! table itself is touched when a worker meets a pair of ends for the first time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::labels::Labels;
+use super::{Outcome, ResponseFlag};
+
+/// Series at once. Beyond that, new pairs of ends are counted together, under labels that say
+/// `unknown`: a peer that invents names must not fill the memory.
+pub(super) const SERIES_MAX: usize = 20_000;
+/// A series that nothing was counted in for so long is dropped; if it comes back, it starts at 0.
+pub(super) const SERIES_IDLE: Duration = Duration::from_secs(3600);
+/// At the bound, series that are idle for this long already make room.
+const SERIES_IDLE_CROWDED: Duration = Duration::from_secs(60);
+/// Between two searches for room.
+const CROWDED_PAUSE: Duration = Duration::from_secs(1);
+/// Ways to end: well, then each flag.
+const ENDS: usize = 1 + ResponseFlag::ALL.len();
+
+/// What one worker counted between one pair of ends. Only that worker adds.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) opened: AtomicU64,
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
+    ended: [AtomicU64; ENDS],
+}
+
+/// Adds to a number that only this thread changes: no locked instruction is needed.
+pub(super) fn add(to: &AtomicU64, more: u64) {
+    to.store(to.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+impl Counts {
+    pub(super) fn ended(&self, outcome: &Outcome) {
+        let slot = match outcome {
+            Outcome::Complete => 0,
+            Outcome::Failed { flag, .. } => 1 + flag.index(),
+        };
+        if let Some(count) = self.ended.get(slot) {
+            add(count, 1);
+        }
+    }
+}
+
+/// What one series amounts to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) opened: u64,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    ended: [u64; ENDS],
+}
+
+impl Totals {
+    fn add(&mut self, counts: &Counts) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        self.opened += read(&counts.opened);
+        self.received += read(&counts.received);
+        self.sent += read(&counts.sent);
+        for (total, count) in self.ended.iter_mut().zip(&counts.ended) {
+            *total += read(count);
+        }
+    }
+
+    /// Connections that ended, by flag; ways in which none did are left out.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (Option<ResponseFlag>, u64)> + use<> {
+        let flags = std::iter::once(None).chain(ResponseFlag::ALL.into_iter().map(Some));
+        flags.zip(self.ended).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// All series.
+#[derive(Debug)]
+pub(super) struct Table {
+    series_max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    series: HashMap<Arc<Labels>, Series>,
+    /// When room was last looked for in vain.
+    crowded: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Series {
+    /// Of parts that are gone.
+    base: Totals,
+    parts: Vec<Arc<Counts>>,
+    /// Since when there are no parts.
+    idle_since: Instant,
+}
+
+impl Table {
+    /// No series yet, and at most `series_max`, usually [`SERIES_MAX`].
+    pub(super) fn new(series_max: usize) -> Self {
+        Self { series_max, inner: Mutex::default() }
+    }
+
+    /// Adds `counts` to the series of `labels`.
+    pub(super) fn join(&self, labels: Labels, counts: &Arc<Counts>, now: Instant) {
+        let mut inner = self.lock();
+        let labels =
+            if inner.has_room(self.series_max, &labels, now) { labels } else { Labels::crowd(labels.direction) };
+        let new = || Series { base: Totals::default(), parts: Vec::with_capacity(1), idle_since: now };
+        inner.series.entry(Arc::new(labels)).or_insert_with(new).parts.push(Arc::clone(counts));
+    }
+
+    /// What is known now. The lock is not held while that is put into words.
+    pub(super) fn totals(&self) -> Vec<(Arc<Labels>, Totals)> {
+        let inner = self.lock();
+        let total = |(labels, series): (&Arc<Labels>, &Series)| (Arc::clone(labels), series.total());
+        inner.series.iter().map(total).collect()
+    }
+
+    /// Takes over what was counted by parts that nobody uses any more, and drops series that are long idle.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.lock().sweep(now, SERIES_IDLE);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn has_room(&mut self, series_max: usize, labels: &Labels, now: Instant) -> bool {
+        if self.series.len() < series_max || self.series.contains_key(labels) {
+            return true;
+        }
+        if self.crowded.is_some_and(|then| now.saturating_duration_since(then) < CROWDED_PAUSE) {
+            return false;
+        }
+        self.crowded = Some(now);
+        self.sweep(now, SERIES_IDLE_CROWDED);
+        self.series.len() < series_max
+    }
+
+    fn sweep(&mut self, now: Instant, idle_max: Duration) {
+        self.series.retain(|_, series| {
+            let had_parts = !series.parts.is_empty();
+            let base = &mut series.base;
+            series.parts.retain_mut(|part| {
+                // Alone with it, and everything that was counted is seen.
+                let gone = Arc::get_mut(part).is_some();
+                if gone {
+                    base.add(part);
+                }
+                !gone
+            });
+            series.parts.shrink_to(4);
+            if had_parts {
+                series.idle_since = now;
+            }
+            !series.parts.is_empty() || now.saturating_duration_since(series.idle_since) < idle_max
+        });
+    }
+}
+
+impl Series {
+    fn total(&self) -> Totals {
+        let mut total = self.base;
+        self.parts.iter().for_each(|part| total.add(part));
+        total
+    }
+}
