@@ -40,8 +40,6 @@ pub struct Shared {
     pub synced: watch::Receiver<bool>,
     /// Asks the control plane for single workloads and services, where not all of them are sent.
     pub demand: Option<Demand>,
-    /// What the local file said, for display.
-    pub static_config: serde_json::Value,
 }
 
 impl Shared {

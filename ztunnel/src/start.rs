@@ -68,7 +68,7 @@ pub async fn run(mut config: Config, log: LogHandle) -> anyhow::Result<()> {
     let (synced_sender, synced) = watch::channel(false);
     let (demand, demands) = config.on_demand.then(Demand::channel).unzip();
     let given = Given { synced, demand, crl: open_crl(&config, &registry).await };
-    let (shared, mut feed) = share(&config, &registry, &readiness, given, local_config.as_ref())?;
+    let (shared, mut feed) = share(&config, &registry, &readiness, given)?;
     if let Some(local_config) = local_config {
         local_config.apply(&mut feed)?;
     }
@@ -116,7 +116,6 @@ fn share(
     registry: &Registry,
     readiness: &Readiness,
     given: Given,
-    local_config: Option<&LocalConfig>,
 ) -> anyhow::Result<(Arc<Shared>, Feed)> {
     let Given { synced, demand, crl } = given;
     let tls = TlsPolicy::new(config.key_exchange).with_tls12(config.tls12).with_crl(crl.clone());
@@ -142,7 +141,6 @@ fn share(
         readiness: readiness.clone(),
         synced,
         demand,
-        static_config: local_config.map(LocalConfig::to_json).unwrap_or_else(|| serde_json::json!({})),
     });
     Ok((shared, feed))
 }

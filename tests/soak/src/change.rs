@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use hostile::pod::Pod;
 
@@ -34,6 +35,8 @@ pub struct Changed {
 pub async fn keep_changing(town: &Town, mut stop: watch::Receiver<bool>) -> Result<Changed> {
     let mut changed = Changed::default();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    // A guest has a whole second between leaving the service and its end, however slow the machine is.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut guests: VecDeque<Arc<Pod>> = VecDeque::new();
     for second in 0_u64.. {
         tokio::select! {

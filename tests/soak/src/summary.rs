@@ -55,8 +55,9 @@ impl Usage {
     /// Whether either proxy has more descriptors or tasks than in `idle`.
     #[must_use]
     pub fn holds_more_than(&self, idle: &Self) -> bool {
-        let more =
-            |now: Users, idle: Users| now.tasks > idle.tasks || now.footprint.descriptors > idle.footprint.descriptors;
+        let more = |now: Users, idle: Users| {
+            now.tasks > idle.tasks || now.footprint.descriptors > idle.footprint.descriptors + READY_SOCKETS
+        };
         more(self.near, idle.near) || more(self.far, idle.far)
     }
 
@@ -93,7 +94,7 @@ impl Summary {
                 let (before, after) = (idle.footprint.rss_bytes >> 10, left.footprint.rss_bytes >> 10);
                 faults.push(format!("{node}: {before} KB idle before, {after} KB after"));
             }
-            if left.footprint.descriptors > idle.footprint.descriptors {
+            if left.footprint.descriptors > idle.footprint.descriptors + READY_SOCKETS {
                 let (before, after) = (idle.footprint.descriptors, left.footprint.descriptors);
                 faults.push(format!("{node}: {before} descriptors before, {after} after"));
             }
@@ -104,6 +105,10 @@ impl Summary {
         faults
     }
 }
+
+/// A proxy makes sockets ahead of their use while connections come quickly: so many more or fewer may be there, whatever
+/// the length of the run. Pods that went are many times more.
+const READY_SOCKETS: u64 = 16;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,7 +172,7 @@ mod tests {
         type Spoil = fn(&mut Summary);
         let table: [(Spoil, &str); 6] = [
             (|run| run.left.far = users(11_001, 50, 20), "far: 10000 KB idle before, 11001 KB after"),
-            (|run| run.left.near = users(10_000, 51, 20), "near: 50 descriptors before, 51 after"),
+            (|run| run.left.near = users(10_000, 67, 20), "near: 50 descriptors before, 67 after"),
             (|run| run.left.near = users(10_000, 50, 21), "near: 20 tasks before, 21 after"),
             (|run| run.rejected = 1, "1 changes were rejected"),
             (|run| run.panics = 2, "2 tasks panicked"),

@@ -6,11 +6,13 @@ use mesh_identity::{CertInfo, CertState};
 use serde_json::{Map, Value, json};
 
 use super::Admin;
+use crate::config::LocalSource;
 use crate::start::VERSION;
+use crate::state::LocalConfig;
 
 pub(super) fn dump(admin: &Admin) -> Value {
     let mut out: Map<String, Value> = admin.shared.state.snapshot().dump();
-    out.insert("staticConfig".to_owned(), admin.shared.static_config.clone());
+    out.insert("staticConfig".to_owned(), static_config(admin.shared.config.local_config.as_ref()));
     out.insert("version".to_owned(), json!({"version": VERSION, "component": "ztunnel"}));
     out.insert("config".to_owned(), admin.shared.config.to_json());
     let certificates = admin.shared.certs.list().into_iter();
@@ -18,6 +20,16 @@ pub(super) fn dump(admin: &Admin) -> Value {
     out.insert("certificates".to_owned(), certificates.collect());
     out.insert("workloadState".to_owned(), admin.pods.dump());
     out.into()
+}
+
+/// What the local file says. It is read again rather than kept: a parsed file is several times the size of the state that
+/// came of it, and hardly ever looked at.
+fn static_config(source: Option<&LocalSource>) -> Value {
+    match source.map(LocalConfig::load) {
+        None => json!({}),
+        Some(Ok(config)) => config.to_json(),
+        Some(Err(error)) => json!({"error": format!("it was read at the start, and cannot be read now: {error}")}),
+    }
 }
 
 pub(super) fn certificate(identity: &str, state: &CertState) -> Value {

@@ -112,7 +112,6 @@ fn start(world: &World, log: LogHandle) -> (Router, mpsc::Receiver<()>) {
         crl: None,
         promises: Promises::new(Strict { waypoint_required: true, policy_before_traffic: true }),
         demand: None,
-        static_config: serde_json::json!({}),
     });
     let (quit, asked) = mpsc::channel(1);
     let pods = Pods::new(Arc::new(Idle), &registry);

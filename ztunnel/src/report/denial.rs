@@ -93,7 +93,7 @@ pub(super) const REFILL: Duration = Duration::from_millis(500);
 /// Workloads remembered, per worker. Beyond that, those of others are counted but not recorded for a moment.
 const BUDGETS_MAX: usize = 1024;
 /// How often records that were left out are summed up, while there are any.
-pub(super) const SUMMARY_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Limits how many records each workload can cause.
 #[derive(Debug, Default)]

@@ -200,7 +200,6 @@ impl Node {
             readiness: Readiness::new(),
             synced,
             demand: None,
-            static_config: serde_json::json!({}),
         });
         Self { shared, feed, registry, proxy: None }
     }
