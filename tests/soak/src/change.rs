@@ -55,12 +55,10 @@ pub async fn keep_changing(town: &Town, mut stop: watch::Receiver<bool>) -> Resu
             dismiss(town, &guest).await?;
             changed.went += 1;
         }
-        // Leaves the service a while before it goes, as a terminating pod does.
-        if guests.len() == GUESTS
-            && let Some(next) = guests.front()
-        {
-            town.control.tell(&[Seen { pod: next, node: town.far.name, serves: false }]);
-        }
+        // Those who go soon leave the service some seconds before, as a terminating pod does.
+        let soon = guests.iter().take((guests.len() + LEAVING).saturating_sub(GUESTS));
+        let soon = soon.map(|pod| Seen { pod, node: town.far.name, serves: false });
+        town.control.tell(&soon.collect::<Vec<_>>());
     }
     for guest in guests {
         dismiss(town, &guest).await?;
@@ -102,5 +100,7 @@ static INVITED: AtomicU64 = AtomicU64::new(0);
 /// Networks of the guests begin here; there is room for hours of them.
 const FIRST_NET: u8 = 3;
 /// Pods that came and are still there.
-const GUESTS: usize = 5;
+const GUESTS: usize = 6;
+/// Those of them that serve no longer.
+const LEAVING: usize = 3;
 const POLICIES: u64 = 20;

@@ -71,7 +71,8 @@ fn users(proxy: &Proxy) -> Result<Users> {
     let (_, metrics) = proxy.get(STATS_PORT, "/metrics")?;
     let tasks = metrics.lines().filter(|line| line.starts_with("ztunnel_runtime_alive_tasks{"));
     let tasks = tasks.filter_map(|line| line.rsplit(' ').next()).filter_map(|value| value.parse::<u64>().ok()).sum();
-    Ok(Users { footprint: proxy.footprint()?, tasks })
+    let series = metrics.lines().filter(|line| !line.starts_with('#')).count() as u64;
+    Ok(Users { footprint: proxy.footprint()?, tasks, series })
 }
 
 /// Applications on both ends of every connection live in this process.

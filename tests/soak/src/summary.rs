@@ -49,6 +49,8 @@ pub struct Users {
     pub footprint: Footprint,
     /// Tasks that have not ended.
     pub tasks: u64,
+    /// Metrics, each with its labels.
+    pub series: u64,
 }
 
 impl Usage {
@@ -120,13 +122,16 @@ impl fmt::Display for Summary {
         let Changed { came, went, endpoints, policies } = self.changed;
         writeln!(f, "changes     {endpoints} of endpoints, {policies} of policies; {came} pods came, {went} went")?;
         writeln!(f, "control     said something {} times, {} rejected", self.said, self.rejected)?;
-        writeln!(f, "{:<12}{:>14}{:>14}{:>10}{:>10}", "", "memory KB", "descriptors", "threads", "tasks")?;
+        let heads = ["memory KB", "descriptors", "threads", "tasks", "metrics"];
+        let [memory, descriptors, threads, tasks, series] = heads;
+        writeln!(f, "{:<12}{memory:>14}{descriptors:>14}{threads:>10}{tasks:>10}{series:>10}", "")?;
         for (node, of) in [("near", (|usage: &Usage| usage.near) as fn(&Usage) -> Users), ("far", |usage| usage.far)] {
             for (when, usage) in [("idle", &self.idle), ("busy", &self.busy), ("after", &self.left)] {
-                let Users { footprint, tasks } = of(usage);
+                let Users { footprint, tasks, series } = of(usage);
                 let Footprint { rss_bytes, descriptors, threads } = footprint;
                 let name = format!("{node} {when}");
-                writeln!(f, "{name:<12}{:>14}{descriptors:>14}{threads:>10}{tasks:>10}", rss_bytes >> 10)?;
+                let memory = rss_bytes >> 10;
+                writeln!(f, "{name:<12}{memory:>14}{descriptors:>14}{threads:>10}{tasks:>10}{series:>10}")?;
             }
         }
         match self.faults() {
@@ -145,7 +150,7 @@ mod tests {
     use std::time::Duration;
 
     fn users(rss_kb: u64, descriptors: u64, tasks: u64) -> Users {
-        Users { footprint: Footprint { rss_bytes: rss_kb << 10, descriptors, threads: 4 }, tasks }
+        Users { footprint: Footprint { rss_bytes: rss_kb << 10, descriptors, threads: 4 }, tasks, series: 100 }
     }
 
     fn good() -> Summary {
