@@ -160,6 +160,11 @@ mod tests {
     }
 
     #[test]
+    fn api_row_19_the_label_is_case_sensitive() {
+        assert!(!default_rules().captures(&pod("demo", None), &labels(Some("Ambient"))));
+    }
+
+    #[test]
     fn an_excluded_namespace_wins_over_an_explicit_pod_label() {
         assert!(!default_rules().captures(&pod("kube-system", Some("ambient")), &labels(Some("ambient"))));
     }

@@ -5,7 +5,6 @@ pub mod conflist;
 pub mod file;
 pub mod kubeconfig;
 pub mod shutdown;
-pub mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::config::Config;
 use crate::metrics::{InstallResult, Metrics};
 use conflist::{Entry, Selection};
-use watch::Watch;
+use mesh_sys::watch::Watch;
 
 /// Installs and repairs. Clones share what has been installed.
 #[derive(Debug, Clone)]

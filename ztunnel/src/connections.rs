@@ -4,7 +4,8 @@
 //! apart when they are judged share one [`Fate`]: a change is put to each fate once, a piece of a table at a time and
 //! outside of its lock, however many connections there are.
 
-mod slab;
+mod packed;
+pub(crate) mod slab;
 mod subject;
 mod verdict;
 
@@ -18,6 +19,7 @@ use mesh_identity::{Crl, PeerChain};
 use tokio::sync::{Notify, watch};
 
 use crate::report::Direction;
+use packed::Packed;
 use slab::Slab;
 
 pub(crate) use subject::{Proof, Subject};
@@ -34,7 +36,7 @@ pub struct PodConnections {
 
 #[derive(Debug, Default)]
 struct Table {
-    connections: Slab<ConnectionInfo>,
+    connections: Slab<Packed>,
     fates: Slab<Sharers>,
     by_subject: HashMap<Subject, usize>,
 }
@@ -125,7 +127,7 @@ impl PodConnections {
         let table = own_table();
         let (connection, fate) = {
             let mut table = self.table(table);
-            (info.map(|info| table.connections.insert(info)), subject.map(|subject| table.share(subject)))
+            (info.map(|info| table.connections.insert(Packed::from(info))), subject.map(|subject| table.share(subject)))
         };
         Registered { pod: self.clone(), table, connection, fate }
     }
@@ -174,7 +176,7 @@ impl PodConnections {
     /// Live connections.
     #[must_use]
     pub fn list(&self) -> Vec<ConnectionInfo> {
-        let of = |table: usize| self.table(table).connections.iter().copied().collect::<Vec<_>>();
+        let of = |table: usize| self.table(table).connections.iter().map(ConnectionInfo::from).collect::<Vec<_>>();
         (0..TABLES).flat_map(of).collect()
     }
 

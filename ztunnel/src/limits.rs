@@ -44,7 +44,7 @@ pub const LEARN_BUDGET: Duration = Duration::from_secs(5);
 pub const LEARN_ROUNDS_MAX: usize = 4;
 /// Pause after an accept that failed for lack of descriptors or memory.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that wait for accept, per listener.
+/// Connections that wait for accept at one port, for each worker.
 pub const LISTEN_BACKLOG: i32 = 128;
 /// Bytes of the first read of a connection, and of every read of a quiet one.
 pub const READ_BYTES_MIN: usize = 1 << 10;
@@ -92,6 +92,9 @@ pub const RESOLVER_QUERIES_MAX: usize = 256;
 pub const LOAD_PAUSE: Duration = Duration::from_secs(5);
 /// How often it looks whether one has begun.
 pub const REST_PAUSE: Duration = Duration::from_secs(15);
+/// How often it tidies up after a load, once at each look: for two minutes, by when all that a load left has expired
+/// but what is kept on purpose.
+pub const TIDIES: u32 = 8;
 /// CPU time between two looks of a process at rest.
 pub const RESTING_CPU_MAX: Duration = Duration::from_millis(100);
 /// Bytes of an application that are sent ahead, before the destination has accepted the connection.

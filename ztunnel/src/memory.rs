@@ -1,4 +1,5 @@
-//! Memory of a load that is over goes back to the system.
+//! Memory of a load that is over goes back to the system: most of it at once, the rest as what the load left behind
+//! expires.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use nix::sys::time::TimeVal;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::limits::{LOAD_PAUSE, REST_PAUSE, RESTING_CPU_MAX};
+use crate::limits::{LOAD_PAUSE, REST_PAUSE, RESTING_CPU_MAX, TIDIES};
 use crate::shared::Shared;
 use crate::workers::Workers;
 
-/// Starts the thread that waits for loads to end, the start of the process being the first one, and tidies up after
-/// each. It ends after `shared` is gone. A thread, because a timer of the runtime wakes up several times for each long
+/// Starts the thread that waits for loads to end, the start of the process being the first one, and tidies up some times
+/// after each. It ends after `shared` is gone. A thread, because a timer of the runtime wakes up several times for each long
 /// wait. To be called on the control runtime.
 ///
 /// # Errors
@@ -28,11 +29,13 @@ pub(crate) fn tidy_up(shared: &Arc<Shared>) -> io::Result<()> {
             // Soon after a load, seldom at rest.
             std::thread::sleep(if rest.busy { LOAD_PAUSE } else { REST_PAUSE });
             let Some(shared) = shared.upgrade() else { return };
-            if rest.begins(cpu()) {
-                control.block_on(memory::release(on_each_worker(&shared.workers)));
-                if let Err(error) = memory::unmap_idle_code() {
-                    tracing::debug!(%error, "code that is not used stays in memory");
-                }
+            let Some(nth) = rest.tidies(cpu()) else { continue };
+            control.block_on(memory::release(on_each_worker(&shared.workers)));
+            // Once: a process at rest soon has its code back that it needs at rest.
+            if nth == 0
+                && let Err(error) = memory::unmap_idle_code()
+            {
+                tracing::debug!(%error, "code that is not used stays in memory");
             }
         }
     };
@@ -59,14 +62,23 @@ async fn on_each_worker(workers: &Workers) {
 struct Rest {
     seen: Duration,
     busy: bool,
+    /// How often it was tidied up since the last load.
+    tidied: u32,
 }
 
 impl Rest {
-    /// Whether little was done since the last look, but much before that.
-    fn begins(&mut self, used: Duration) -> bool {
-        let quiet = used.saturating_sub(self.seen) <= RESTING_CPU_MAX;
+    /// The how-manieth time after a load, from 0 on, if it is to be done now: little was done since the last look, but much
+    /// before that or a few looks ago. Unused tunnels and counters of pods that are gone expire one after the other.
+    fn tidies(&mut self, used: Duration) -> Option<u32> {
+        self.busy = used.saturating_sub(self.seen) > RESTING_CPU_MAX;
         self.seen = used;
-        std::mem::replace(&mut self.busy, !quiet) && quiet
+        if self.busy {
+            self.tidied = 0;
+            return None;
+        }
+        let nth = (self.tidied < TIDIES).then_some(self.tidied)?;
+        self.tidied += 1;
+        Some(nth)
     }
 }
 
@@ -88,11 +100,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_load_is_told_once() {
-        let mut rest = Rest::default();
+    fn it_is_tidied_up_some_times_after_each_load() {
         let step = RESTING_CPU_MAX / 2;
-        let told: Vec<bool> = [0, 4, 8, 9, 10, 14, 14].into_iter().map(|steps| rest.begins(step * steps)).collect();
-        assert_eq!(told, [false, false, false, true, false, false, true]);
+        let mut rest = Rest { busy: true, ..Rest::default() };
+        let mut told = |steps| rest.tidies(step * steps);
+        assert_eq!([4, 8].map(&mut told), [None; 2], "under load");
+        assert_eq!([9, 10].map(&mut told), [Some(0), Some(1)]);
+        assert_eq!(told(14), None, "the next load");
+        for nth in 0..TIDIES {
+            assert_eq!(told(14 + nth), Some(nth));
+        }
+        assert_eq!(told(14 + TIDIES), None, "everything has expired");
     }
 
     #[test]

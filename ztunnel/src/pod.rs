@@ -1,12 +1,14 @@
 //! One enrolled pod: its listeners on every worker, its tunnels, its live connections.
 
 mod accept;
+mod door;
 mod learn;
 pub(crate) mod listen;
 mod lookup;
 mod pace;
 mod settings;
 mod starter;
+mod tasks;
 pub(crate) mod tunnels;
 mod turns;
 mod watch;
@@ -35,8 +37,10 @@ use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX};
 use crate::shared::Shared;
 use crate::state::Workload;
 use crate::workers::WorkerGone;
+use door::Places;
 use listen::PodListeners;
 use pace::Pace;
+use tasks::Tasks;
 use tunnels::Tunnels;
 use turns::Turns;
 
@@ -114,6 +118,8 @@ pub(crate) struct PodWorker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) sockets: Rc<Sockets>,
     pub(crate) pool: Pool<HboneDialer>,
+    /// Its connections and tunnels on this worker.
+    pub(crate) tasks: Rc<Tasks>,
     /// Of TLS accepts, the costliest that a client can ask for.
     pub(crate) pace: Pace,
     /// The pod's own baggage header, for the record it was made from.
@@ -143,7 +149,8 @@ impl PodProxy {
             settings.original_source = OriginalSource::Off;
         }
         let workers = shared.workers.count();
-        let listeners = PodListeners::bind(&spec, listening, &settings, workers)?;
+        let home = worker_of(&spec.uid, workers);
+        let listeners = PodListeners::bind(&spec, listening, &settings, Places { workers, home })?;
         let dns = if listening.dns { Some(bind_dns(&spec, &shared.config.dns_addrs, &settings)?) } else { None };
         let live = Arc::new(PodConnections::default());
         let drain_deadline = settings.drain_deadline;
@@ -169,7 +176,7 @@ impl PodProxy {
         if let Some(sockets) = dns {
             let (pod, shared_there, watch) = (pod.clone(), shared.clone(), watch.clone());
             let serve = move || dns::serve(pod, shared_there, sockets, watch);
-            shared.workers.spawn(worker_of(&proxy.uid, workers), serve).await?;
+            shared.workers.spawn(home, serve).await?;
         }
         tokio::spawn(watch::judge_connections(Arc::downgrade(&pod), shared));
         Ok(proxy)
@@ -225,7 +232,8 @@ impl PodWorker {
         ));
         let dialer = HboneDialer::new(sockets.clone(), shared.certs.clone()).with_crl(shared.crl.clone());
         let pool = Pool::new(dialer, settings.hbone.clone());
-        Rc::new(Self { pod, shared, sockets, pool, pace: Pace::of_this_worker(), baggage: RefCell::default() })
+        let pace = Pace::of_this_worker(shared.workers.costly());
+        Rc::new(Self { pod, shared, sockets, pool, tasks: Rc::default(), pace, baggage: RefCell::default() })
     }
 
     /// The pod's record, waiting for it as long as a connection may.
@@ -273,7 +281,7 @@ fn bind_dns(spec: &PodSpec, addrs: &[SocketAddr], settings: &DataPath) -> Result
     })
 }
 
-/// Spreads the queries of pods over the workers; those of one pod stay together.
+/// Spreads pods over the workers; what belongs to one pod stays together while that worker can do it.
 fn worker_of(uid: &str, workers: usize) -> usize {
     uid.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % workers.max(1)
 }

@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh_core::Identity;
 use mesh_policy::Verdict;
@@ -31,7 +31,7 @@ use local::Local;
 use series::{SERIES_MAX, Table};
 pub use view::CONNECTIONS_SHOWN_MAX;
 
-use crate::state::{Service, Workload};
+use crate::state::{Service, Snapshot, State, Workload};
 
 /// Which side of a tunnel this proxy is on for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -276,14 +276,19 @@ impl Report {
     }
 
     /// Forgets what is no longer used, and sums up denials that were left out of the log; never ends. For a task of
-    /// the control runtime.
-    pub async fn keep_house(self) {
-        let mut interval = tokio::time::interval(denial::SUMMARY_INTERVAL);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// the control runtime. `state` tells which workloads there still are.
+    pub async fn keep_house(self, state: State) {
+        let every = |period| {
+            let mut ticks = tokio::time::interval(period);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut summaries, mut sweeps) = (every(denial::SUMMARY_INTERVAL), every(SWEEP_INTERVAL));
         loop {
-            interval.tick().await;
-            self.summarise();
-            self.inner.sweep();
+            tokio::select! {
+                _ = summaries.tick() => self.summarise(),
+                _ = sweeps.tick() => self.inner.sweep(&state.snapshot(), Instant::now()),
+            }
         }
     }
 
@@ -319,12 +324,11 @@ impl Inner {
         locked(&self.lookups)
     }
 
-    fn sweep(&self) {
-        let now = Instant::now();
+    fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         for local in self.locals() {
-            local.sweep(self.started, now);
+            local.sweep(snapshot, self.started, now);
         }
-        self.table.sweep(now);
+        self.table.sweep(snapshot, now);
     }
 }
 
@@ -391,6 +395,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often what is no longer used is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Pairs of a source and a host name that are counted apart; further ones are not counted.
 const LOOKUPS_MAX: usize = 4096;
 /// Reported for a connection whose task went away.

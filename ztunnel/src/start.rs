@@ -73,7 +73,7 @@ pub async fn run(mut config: Config, log: LogHandle) -> anyhow::Result<()> {
         local_config.apply(&mut feed)?;
     }
     report::runtime::register(&registry, shared.workers.metrics());
-    tokio::spawn(shared.report.clone().keep_house());
+    tokio::spawn(shared.report.clone().keep_house(shared.state.clone()));
     crate::memory::tidy_up(&shared).context("starting a thread")?;
     let pods = Pods::new(Arc::new(PodProxies::new(Arc::clone(&shared))), &registry);
     let (quit, quit_asked) = mpsc::channel(1);

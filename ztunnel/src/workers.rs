@@ -6,10 +6,13 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use mesh_sys::thread::ThreadClock;
 use tokio::runtime::{Builder, LocalOptions, RuntimeMetrics};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::limits::WORKER_QUEUE_MAX;
 
@@ -17,12 +20,14 @@ use crate::limits::WORKER_QUEUE_MAX;
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<Worker>,
+    costly: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Worker {
     jobs: Option<mpsc::Sender<Job>>,
     metrics: RuntimeMetrics,
+    clock: ThreadClock,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -42,8 +47,9 @@ impl Workers {
     /// # Errors
     /// The system gives no more threads, or no event queue for one.
     pub fn start(count: usize) -> io::Result<Self> {
-        let workers = (0..count.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
-        Ok(Self { workers })
+        let workers: Vec<_> = (0..count.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
+        let costly = Arc::new(Semaphore::new((workers.len() / 2).max(1)));
+        Ok(Self { workers, costly })
     }
 
     /// How many there are.
@@ -56,6 +62,16 @@ impl Workers {
     #[must_use]
     pub fn metrics(&self) -> Vec<RuntimeMetrics> {
         self.workers.iter().map(|worker| worker.metrics.clone()).collect()
+    }
+
+    /// Leaves to compute something costly, for half of them at once: whoever makes us compute leaves processors to others.
+    pub(crate) fn costly(&self) -> Arc<Semaphore> {
+        self.costly.clone()
+    }
+
+    /// CPU time that each has used.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Duration> {
+        self.workers.iter().map(|worker| worker.clock.used())
     }
 
     /// Hands `job` to worker `index`; what it returns runs there, beside everything else.
@@ -79,26 +95,29 @@ impl Workers {
 impl Worker {
     fn start(index: usize) -> io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(WORKER_QUEUE_MAX);
-        let runtime = || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = || {
+            let mut builder = Builder::new_current_thread();
+            builder.enable_all().event_interval(TASKS_IN_A_ROW_MAX).build_local(LocalOptions::default())
+        };
         let (report, started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let runtime = match runtime() {
-                Ok(runtime) => runtime,
+            let (runtime, clock) = match runtime().and_then(|runtime| Ok((runtime, ThreadClock::of_this_thread()?))) {
+                Ok(ready) => ready,
                 Err(error) => {
                     // The receiver waits for exactly this.
                     let _ = report.send(Err(error));
                     return;
                 }
             };
-            let _ = report.send(Ok(runtime.metrics()));
+            let _ = report.send(Ok((runtime.metrics(), clock)));
             runtime.block_on(async move {
                 while let Some(job) = queue.recv().await {
                     tokio::task::spawn_local(job());
                 }
             });
         })?;
-        let metrics = started.recv().map_err(|_| io::Error::other("worker thread ended at once"))??;
-        Ok(Self { jobs: Some(jobs), metrics, thread: Some(thread) })
+        let (metrics, clock) = started.recv().map_err(|_| io::Error::other("worker thread ended at once"))??;
+        Ok(Self { jobs: Some(jobs), metrics, clock, thread: Some(thread) })
     }
 }
 
@@ -112,6 +131,9 @@ impl Drop for Worker {
         }
     }
 }
+
+/// Tasks that run before sockets are looked at again: what is ready there waits for so many at most.
+const TASKS_IN_A_ROW_MAX: u32 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -134,13 +156,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_handle_may_be_dropped_on_a_worker() {
-        let workers = std::sync::Arc::new(Workers::start(2).unwrap());
+        let workers = Arc::new(Workers::start(2).unwrap());
         let (sender, mut done) = mpsc::channel(1);
         let held = workers.clone();
         workers
             .spawn(0, move || async move {
                 // Waits until the test has let go.
-                while std::sync::Arc::strong_count(&held) > 1 {
+                while Arc::strong_count(&held) > 1 {
                     tokio::task::yield_now().await;
                 }
                 drop(held);

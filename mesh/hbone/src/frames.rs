@@ -145,6 +145,18 @@ impl Frame {
     pub fn is_idle_talk(&self) -> bool {
         self.kind == Kind::Data && self.bytes == 0 && self.flags & END_STREAM == 0
     }
+
+    /// Header fields, to be decoded as a whole.
+    #[must_use]
+    pub fn is_header_block(&self) -> bool {
+        matches!(self.kind, Kind::Headers | Kind::Continuation)
+    }
+
+    /// What it takes to handle, in small frames without header fields.
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        if self.is_header_block() { REQUEST_COST + self.bytes / HEADER_BYTES_PER_COST } else { 1 }
+    }
 }
 
 impl From<u8> for Kind {
@@ -165,6 +177,10 @@ impl From<u8> for Kind {
     }
 }
 
+/// A stream begins, and mostly a task.
+const REQUEST_COST: u32 = 8;
+/// Header fields of the shortest kind take about as long as a frame for each of these.
+const HEADER_BYTES_PER_COST: u32 = 32;
 const HEAD_BYTES: usize = 9;
 const PREFACE_BYTES: u32 = 24;
 const END_STREAM: u8 = 0x1;

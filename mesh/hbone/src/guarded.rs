@@ -15,14 +15,14 @@ use crate::hygiene::{Flood, Hygiene};
 /// Sits between HTTP/2 and TLS. After a [`Flood`] it hands out nothing any more; whoever drives the connection looks at
 /// [`Guarded::verdict`] and ends it.
 ///
-/// Frames also cost the task's share of its thread: a peer with many small frames must not keep the worker's other
-/// connections waiting longer than one with few large ones.
+/// Frames also cost the task's share of its thread, requests more than others: a peer with many small frames or long
+/// headers must not keep the worker's other connections waiting longer than one with few large frames of data.
 pub(crate) struct Guarded<T> {
     io: T,
     frames: Frames,
     hygiene: Hygiene,
     since: Instant,
-    /// Frames that were read and not yet paid for.
+    /// [`Frame::cost`](crate::frames::Frame::cost) of what was read and not yet paid for.
     owed: u32,
     verdict: Verdict,
 }
@@ -55,16 +55,16 @@ impl<T> Guarded<T> {
     fn count(&mut self, bytes: &[u8]) -> Result<(), Flood> {
         let Self { frames, hygiene, since, owed, .. } = self;
         frames.feed(bytes, |frame| {
-            *owed = owed.saturating_add(1);
+            *owed = owed.saturating_add(frame.cost());
             hygiene.received(frame, || since.elapsed())
         })
     }
 
     /// Pays for what was read, or lets other tasks run first.
     fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.owed >= FRAMES_PER_UNIT {
+        while self.owed >= COST_PER_UNIT {
             ready!(coop::poll_proceed(cx)).made_progress();
-            self.owed -= FRAMES_PER_UNIT;
+            self.owed -= COST_PER_UNIT;
         }
         Poll::Ready(())
     }
@@ -120,8 +120,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     }
 }
 
-/// Frames for one unit of a task's turn, of which it has 128.
-const FRAMES_PER_UNIT: u32 = 4;
+/// What one unit of a task's turn pays for; it has 128 of them.
+const COST_PER_UNIT: u32 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -173,6 +173,6 @@ mod tests {
                 other.abort();
             })
             .await;
-        assert!(others.get() >= 20_000 / 4 / 128, "others had {} turns", others.get());
+        assert!(others.get() >= 20_000 / 2 / 128, "others had {} turns", others.get());
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use mesh_core::bucket::{Allowance, Bucket};
 
 use crate::frames::{Frame, Kind};
+use crate::settings::SERVER_MAX_HEADER_BYTES;
 
 /// Counts the frames of one connection. Pure: time comes in as a value, since the connection began.
 #[derive(Debug, Clone)]
@@ -20,10 +21,20 @@ pub struct Hygiene {
 
 /// A peer sent more of something than any use of the tunnel explains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("peer sent too many {budget}: more than {burst} at once and {per_second} a second", burst = budget.allowance().burst, per_second = budget.allowance().per_second)]
-pub struct Flood {
-    /// Of what.
-    pub budget: Budget,
+#[non_exhaustive]
+pub enum Flood {
+    /// More than once in a while.
+    #[error("peer sent too many {budget}: more than {burst} at once and {per_second} a second", burst = budget.allowance().burst, per_second = budget.allowance().per_second)]
+    TooMany {
+        /// Of what.
+        budget: Budget,
+    },
+    /// No request that we would take has as many header bytes in a frame; reading them would keep others waiting.
+    #[error("peer sent {bytes} header bytes in one frame: more than {SERVER_MAX_HEADER_BYTES}")]
+    LongHeaders {
+        /// So many.
+        bytes: u32,
+    },
 }
 
 /// Frames that are counted together.
@@ -57,11 +68,14 @@ impl Hygiene {
     /// # Errors
     /// [`Flood`]: the connection should end.
     pub fn received(&mut self, frame: Frame, now: impl FnOnce() -> Duration) -> Result<(), Flood> {
+        if frame.is_header_block() && frame.bytes > SERVER_MAX_HEADER_BYTES {
+            return Err(Flood::LongHeaders { bytes: frame.bytes });
+        }
         let Some(budget) = Budget::of(frame) else {
             return Ok(());
         };
         let enough = self.bucket(budget).is_some_and(|bucket| bucket.take(budget.allowance(), now));
-        if enough { Ok(()) } else { Err(Flood { budget }) }
+        if enough { Ok(()) } else { Err(Flood::TooMany { budget }) }
     }
 
     /// We sent so many bytes: the peer owes credit for them.

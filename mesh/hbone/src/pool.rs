@@ -224,7 +224,6 @@ impl<D: Dialer + 'static> Pool<D> {
         let pool = Rc::downgrade(&self.inner);
         let idle_release = self.inner.settings.idle_release;
         let mut drivers = self.inner.drivers.borrow_mut();
-        while drivers.try_join_next().is_some() {}
         drivers.spawn_local(async move {
             let upstream = key.upstream;
             let mut driver = driver;
@@ -247,6 +246,10 @@ impl<D: Dialer + 'static> Pool<D> {
             match ended {
                 Ok(()) => tracing::debug!(%upstream, "tunnel closed"),
                 Err(error) => tracing::debug!(%upstream, %error, "tunnel lost"),
+            }
+            // Those that ended before keep their memory until they are asked. This one is asked by the next.
+            if let Some(pool) = pool.upgrade() {
+                while pool.drivers.borrow_mut().try_join_next().is_some() {}
             }
         });
     }

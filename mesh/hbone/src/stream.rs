@@ -23,8 +23,8 @@ use crate::client::StreamPermit;
 pub struct H2Stream {
     send: SendStream<Bytes>,
     recv: RecvStream,
-    /// Received and not yet handed out; only used by [`AsyncRead`].
-    leftover: Bytes,
+    /// Received and not yet handed out; only used by [`AsyncRead`], so that others do not pay for it.
+    leftover: Option<Box<Bytes>>,
     read_ended: bool,
     write_ended: bool,
     /// Frees the pooled connection's slot when the stream is dropped.
@@ -33,7 +33,7 @@ pub struct H2Stream {
 
 impl H2Stream {
     pub(crate) fn new(send: SendStream<Bytes>, recv: RecvStream, permit: Option<StreamPermit>) -> Self {
-        Self { send, recv, leftover: Bytes::new(), read_ended: false, write_ended: false, _permit: permit }
+        Self { send, recv, leftover: None, read_ended: false, write_ended: false, _permit: permit }
     }
 
     /// The next bytes from the peer, `None` at the end of data. The peer may send that many more at once: credit is
@@ -42,8 +42,8 @@ impl H2Stream {
     /// # Errors
     /// `ConnectionReset`, see the table at [`H2Stream`].
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        if !self.leftover.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.leftover))));
+        if let Some(bytes) = self.leftover.take() {
+            return Poll::Ready(Ok(Some(*bytes)));
         }
         while !self.read_ended {
             match ready!(self.recv.poll_data(cx)) {
@@ -155,7 +155,7 @@ impl AsyncRead for H2Stream {
         };
         let part = bytes.len().min(buf.remaining());
         buf.put_slice(&bytes.split_to(part));
-        self.leftover = bytes;
+        self.leftover = (!bytes.is_empty()).then(|| Box::new(bytes));
         Poll::Ready(Ok(()))
     }
 }

@@ -12,4 +12,6 @@ pub mod reuseport;
 pub mod route;
 pub mod seqpacket;
 pub mod socket;
+pub mod thread;
 pub mod userns;
+pub mod watch;

@@ -112,6 +112,19 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
+/// From now on the calling thread, and those that it starts, run only while no other thread wants the processor.
+///
+/// # Errors
+///
+/// The system's error of sched_setscheduler(2).
+pub fn work_in_background() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    #[allow(unsafe_code)] // the call has no safe wrapper
+    // SAFETY: sched_setscheduler(2) reads the parameters and keeps nothing; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Runs as the first process of a process id namespace until `main` ends; returns its exit code
 /// (128 + number when a signal ended it).
 ///
@@ -204,6 +217,22 @@ mod tests {
     fn own_start_time_is_known_and_a_dead_id_has_none() {
         assert!(start_time_ticks(std::process::id() as i32).is_some());
         assert_eq!(start_time_ticks(i32::MAX), None);
+    }
+
+    #[test]
+    fn a_thread_may_step_back_and_the_others_do_not() {
+        let policy = || {
+            let thread = format!("/proc/self/task/{}/stat", nix::unistd::gettid());
+            let stat = fs::read_to_string(thread).unwrap();
+            // Field 41, counted from field 3.
+            stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(38).unwrap().to_owned()
+        };
+        let stepped_back = std::thread::spawn(move || {
+            work_in_background().unwrap();
+            policy()
+        });
+        assert_eq!(stepped_back.join().unwrap(), libc::SCHED_IDLE.to_string());
+        assert_ne!(policy(), libc::SCHED_IDLE.to_string());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A client pod, two nodes and a server pod of one variant.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mesh_sys::netns::NetNs;
 use mesh_sys::route::{Family, LocalPolicyRoute};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::proxy::{Programs, Proxies};
 use crate::serve::HTTP_PORT;
@@ -132,7 +133,7 @@ impl Town {
 fn ask(server: SocketAddr) -> Result<()> {
     let mut stream = std::net::TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.1 200"), "answer {answer:?}");
@@ -154,14 +155,48 @@ fn namespace() -> Result<NetNs> {
         std::fs::write(CONGESTION_CONTROL, CUBIC)
     })?;
     if congestion.is_err() {
-        // Namespaces may only choose what the host allows to everybody.
-        let allowed = std::fs::read_to_string(ALLOWED).unwrap_or_default();
-        std::fs::write(ALLOWED, format!("{} {CUBIC}", allowed.trim())).with_context(|| {
-            format!("congestion control {CUBIC} is not allowed: add it to {ALLOWED} (it says {allowed:?}) as root")
-        })?;
+        // Namespaces may only choose what the host allows to everybody, but keep what they chose.
+        let _allowed = Allowed::with_cubic()?;
         netns.run(|| std::fs::write(CONGESTION_CONTROL, CUBIC))?.context(CONGESTION_CONTROL)?;
     }
     Ok(netns)
+}
+
+/// The host's list of congestion controls that everybody may use, with one more; as it was before when this is dropped.
+/// [`ending_signals`] wait for that.
+struct Allowed {
+    before: String,
+    signals: SigSet,
+}
+
+impl Allowed {
+    fn with_cubic() -> Result<Self> {
+        let signals = ending_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let before = std::fs::read_to_string(ALLOWED).unwrap_or_default();
+        let allowed = Self { before, signals };
+        let before = allowed.before.trim();
+        std::fs::write(ALLOWED, format!("{before} {CUBIC}")).with_context(|| {
+            format!("congestion control {CUBIC} is not allowed: add it to {ALLOWED} (it says {before:?}) as root")
+        })?;
+        Ok(allowed)
+    }
+}
+
+/// Signals that end the process. Only the first thread takes them, so that it can put them off.
+pub(crate) fn ending_signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM])
+}
+
+impl Drop for Allowed {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(ALLOWED, &self.before) {
+            // Nobody is there who could be told otherwise.
+            let _ =
+                writeln!(std::io::stderr(), "bench: {ALLOWED} said {:?} and could not be reset: {error}", self.before);
+        }
+        // Fails only for an unknown way to change it.
+        let _ = self.signals.thread_set_mask();
+    }
 }
 
 /// Switch to node, node to pod, and the routes between.

@@ -39,6 +39,8 @@ pub(crate) fn serve(path: PathBuf, pod: Enrolment) -> Result<Enrolled> {
     let (sender, receiver) = sync_channel(1);
     let (bound, is_bound) = sync_channel(1);
     std::thread::Builder::new().name("zds".to_owned()).spawn(move || {
+        // Fails only for an unknown way to change it.
+        let _ = crate::town::ending_signals().thread_block();
         runtime.block_on(async {
             let listener = SeqpacketListener::bind(&path).with_context(|| path.display().to_string());
             let listener = match listener {

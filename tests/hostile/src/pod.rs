@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, ensure};
 use mesh_core::Identity;
 use mesh_sys::netns::NetNs;
+use mesh_sys::process::work_in_background;
 use mesh_sys::route::{Family, LocalPolicyRoute};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -134,10 +135,25 @@ impl Pod {
     /// # Errors
     /// A port is taken.
     pub fn serve(&self) -> Result<()> {
+        self.serve_after(|| Ok(()))
+    }
+
+    /// [`Pod::serve`], on processors that nobody else wants: what the applications of a pod under attack take of the
+    /// machine is for the node to bound, not for the proxy.
+    ///
+    /// # Errors
+    /// As [`Pod::serve`].
+    pub fn serve_in_background(&self) -> Result<()> {
+        self.serve_after(work_in_background)
+    }
+
+    /// `first` runs on the applications' thread.
+    fn serve_after(&self, first: fn() -> std::io::Result<()>) -> Result<()> {
         let (ready, bound) = std::sync::mpsc::sync_channel(1);
         let (lives, ended) = oneshot::channel::<()>();
         *self.applications.lock().unwrap_or_else(PoisonError::into_inner) = Some(lives);
         drop(self.spawn(move || async move {
+            first()?;
             let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
             let listen = |port| {
                 let socket = TcpSocket::new_v4()?;

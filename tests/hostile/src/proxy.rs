@@ -102,6 +102,23 @@ impl Proxy {
         Watcher { proc: PathBuf::from(format!("/proc/{}", self.child.id())) }
     }
 
+    /// Puts all its threads behind the test's own, for a test that measures what it does and not what it competes for:
+    /// whoever talks to it has other processors in real life.
+    ///
+    /// # Errors
+    /// It is gone, or renice(1) is missing.
+    pub fn step_back(&self) -> Result<()> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
+        let mut command = Command::new("renice");
+        command.args(["-n", "10", "-p"]).stdout(Stdio::null());
+        for thread in threads {
+            command.arg(thread?.file_name());
+        }
+        let status = command.status().context("renice(1) is part of every Linux distribution")?;
+        ensure!(status.success(), "renice: {status}");
+        Ok(())
+    }
+
     /// Asks it to end.
     ///
     /// # Errors

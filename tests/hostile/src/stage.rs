@@ -54,13 +54,13 @@ impl Stage {
             mallory.add_address(address)?;
             crowd.push(address);
         }
-        for pod in [&shop, &target] {
-            pod.serve()?;
-        }
+        shop.serve()?;
+        target.serve_in_background()?;
         let local = local_file(&[(&shop, true), (&target, true), (&web, false), (&mallory, false)]);
         let agent = Agent::start(&socket(dir.path()), &[&shop, &target])?;
         let mut proxy = start_proxy("proxy", dir.path(), &local)?;
         tokio::task::block_in_place(|| proxy.wait_ready())?;
+        proxy.step_back()?;
         for pod in [&shop, &target] {
             pod.redirect()?;
         }

@@ -57,15 +57,18 @@ impl Load {
         Self { tasks: (0..8).map(task).collect(), stop }
     }
 
-    async fn end(self) -> Result<u64> {
+    /// How many requests went well, and why others failed.
+    async fn end(self) -> Result<(u64, BTreeMap<String, u64>)> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = 0;
+        let (mut all, mut failures) = (0, BTreeMap::new());
         for task in self.tasks {
             let (good, bad) = task.await?;
-            ensure!(bad.is_empty(), "failed: {bad:?}");
             all += good;
+            for (why, count) in bad {
+                *failures.entry(why).or_default() += count;
+            }
         }
-        Ok(all)
+        Ok((all, failures))
     }
 }
 
@@ -84,8 +87,28 @@ fn upgrades_at_a_high_rate_of_connections_refuse_nobody() -> Result<()> {
             ensure!(status.success(), "{status}: {}", old.last_words());
             old = new;
         }
-        let asked = load.end().await.map_err(|error| error.context(old.last_words()))?;
+        let (asked, failures) = load.end().await?;
+        ensure!(failures.is_empty(), "failed: {failures:?}; {}", old.last_words());
         ensure!(asked > 100, "only {asked} requests");
+        Ok(())
+    })
+}
+
+/// The control of the test above: the load notices when nothing is handed over.
+#[test]
+fn without_a_hand_over_the_same_load_is_refused() -> Result<()> {
+    with_namespaces("without_a_hand_over_the_same_load_is_refused", || async {
+        let (duo, mut old) = Duo::build().await?;
+        let load = Load::start(&duo.web, duo.echo());
+        duo.connect().await?;
+        old.terminate()?;
+        let status = tokio::task::block_in_place(|| old.wait(Duration::from_secs(10)))?;
+        ensure!(status.success(), "{status}: {}", old.last_words());
+        let _new = duo.proxy("second").await?;
+        // What comes after that is served again.
+        say(&mut duo.connect().await?).await?;
+        let (_, failures) = load.end().await?;
+        ensure!(!failures.is_empty(), "nobody noticed that there was no proxy");
         Ok(())
     })
 }

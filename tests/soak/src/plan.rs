@@ -40,10 +40,10 @@ impl Plan {
             duration: Duration::from_secs(15),
             connections_per_second: 40,
             held: 200,
-            rest: Duration::from_secs(5),
+            rest: Duration::from_secs(12),
             pool_release: Duration::from_secs(2),
-            // Memory settles in a minute, for which nobody waits here; a leak would be more than this.
-            left_percent: 60,
+            // Counters of pods that are gone stay for a minute, for which nobody waits here; a leak would be more than this.
+            left_percent: 35,
         }
     }
 }

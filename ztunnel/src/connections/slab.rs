@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 /// Places are filled from the lowest, so that a table that has shrunk is short again.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     places: Vec<Option<T>>,
     /// Some of them may lie beyond the end of `places` by now.
     free: BinaryHeap<Reverse<usize>>,
@@ -18,7 +18,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) fn insert(&mut self, value: T) -> usize {
+    pub(crate) fn insert(&mut self, value: T) -> usize {
         while let Some(Reverse(index)) = self.free.pop() {
             if let Some(place) = self.places.get_mut(index) {
                 *place = Some(value);
@@ -29,11 +29,11 @@ impl<T> Slab<T> {
         self.places.len() - 1
     }
 
-    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         self.places.get_mut(index)?.as_mut()
     }
 
-    pub(super) fn remove(&mut self, index: usize) -> Option<T> {
+    pub(crate) fn remove(&mut self, index: usize) -> Option<T> {
         let removed = self.places.get_mut(index)?.take()?;
         self.free.push(Reverse(index));
         while self.places.last().is_some_and(Option::is_none) {
@@ -49,12 +49,12 @@ impl<T> Slab<T> {
         Some(removed)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.places.iter().flatten()
     }
 
     /// Up to `max` places from `from` on, and where to go on; `None` at the end.
-    pub(super) fn from(&self, from: usize, max: usize) -> (impl Iterator<Item = &T>, Option<usize>) {
+    pub(crate) fn from(&self, from: usize, max: usize) -> (impl Iterator<Item = &T>, Option<usize>) {
         let to = from.saturating_add(max).min(self.places.len());
         let piece = self.places.get(from..to).unwrap_or_default();
         (piece.iter().flatten(), (to < self.places.len()).then_some(to))

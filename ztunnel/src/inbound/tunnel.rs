@@ -19,7 +19,7 @@ use crate::connections::{Denial, Proof, Registered, Subject, revoked};
 use crate::joined::{Work, in_stages};
 use crate::limits::{FAREWELL_BUDGET, HANDSHAKE_BUDGET, HELLO_BUDGET, STARTS_IN_A_ROW_MAX};
 use crate::pod::PodWorker;
-use crate::pod::listen::{Accepted, spawn_until_cut};
+use crate::pod::listen::Accepted;
 use crate::pod::tunnels::Place;
 use crate::report::{Direction, SocketGuard};
 
@@ -123,7 +123,6 @@ async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr) -> Result<P
 
 /// Serves streams until the client is done, or the drain let the last one finish.
 async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mut drain: DrainWatch) {
-    let streams = drain.clone();
     let mut draining = false;
     let mut row = 0;
     loop {
@@ -136,7 +135,8 @@ async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mu
             next = h2.next() => next,
             mode = drain.signaled(), if !draining => {
                 if mode == DrainMode::Immediate {
-                    return;
+                    // About to be cut, together with its streams: none of them must think that it was lost.
+                    return std::future::pending().await;
                 }
                 draining = true;
                 h2.graceful_shutdown();
@@ -145,10 +145,10 @@ async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mu
             () = tunnel.place.told_to_leave() => {
                 tracing::debug!(peer = %tunnel.peer, "idle tunnel makes room for another");
                 // Boxed: few tunnels come here, and all would have to keep room for it.
-                return Box::pin(say_farewell(&worker, &mut h2, &tunnel, &streams)).await;
+                return Box::pin(say_farewell(&worker, &mut h2, &tunnel)).await;
             }
         };
-        if begin(&worker, next, &tunnel, &streams).is_break() {
+        if begin(&worker, next, &tunnel).is_break() {
             return;
         }
         row += 1;
@@ -161,10 +161,10 @@ async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mu
 }
 
 /// No new streams; one that was on its way goes on to its end. A client that does not answer is cut.
-async fn say_farewell(worker: &Rc<PodWorker>, h2: &mut H2, tunnel: &Rc<Tunnel>, streams: &DrainWatch) {
+async fn say_farewell(worker: &Rc<PodWorker>, h2: &mut H2, tunnel: &Rc<Tunnel>) {
     h2.graceful_shutdown();
     loop {
-        let last = async { while begin(worker, h2.next().await, tunnel, streams).is_continue() {} };
+        let last = async { while begin(worker, h2.next().await, tunnel).is_continue() {} };
         if tokio::time::timeout(FAREWELL_BUDGET, last).await.is_ok() || !tunnel.place.in_use() {
             return;
         }
@@ -172,13 +172,13 @@ async fn say_farewell(worker: &Rc<PodWorker>, h2: &mut H2, tunnel: &Rc<Tunnel>, 
 }
 
 /// Starts the next stream; breaks when the tunnel has ended.
-fn begin(worker: &Rc<PodWorker>, next: Next, tunnel: &Rc<Tunnel>, streams: &DrainWatch) -> ControlFlow<()> {
+fn begin(worker: &Rc<PodWorker>, next: Next, tunnel: &Rc<Tunnel>) -> ControlFlow<()> {
     match next {
         Some(Ok(request)) => {
             let slot = worker.pod.slots.clone().try_acquire_owned().ok();
             let arrival = Arrival { tunnel: tunnel.clone(), request, full: slot.is_none() };
             let held = (slot, tunnel.place.stream());
-            spawn_until_cut(stream::serve(worker.clone(), arrival), streams.clone(), held);
+            worker.tasks.spawn(stream::serve(worker.clone(), arrival), held);
             ControlFlow::Continue(())
         }
         Some(Err(error)) if error.is_misbehaviour() => {

@@ -1,7 +1,7 @@
 //! The loop that accepts from one listener: at a bounded pace, until the drain, and what is under way after that.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,8 +12,9 @@ use mesh_sys::reuseport;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::joined::Work;
+use super::door::Door;
 use crate::limits::{ACCEPT_PAUSE, HANDOVER, POD_ACCEPTS, STARTS_IN_A_ROW_MAX};
+use crate::workers::Workers;
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
@@ -22,57 +23,58 @@ pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
 }
 
-/// One listener of a worker.
-pub(super) struct Door {
-    pub(super) listener: StdListener,
-    /// How many listeners of this process share the port in a group that a successor joins; 0 if there is no such group.
-    pub(super) siblings: u32,
-}
-
-/// Accepts until the drain starts; `serve` gives each connection a task of its own, so that a panic ends that connection
-/// only. Until there is a `slot` nothing is accepted; the kernel's backlog fills, and only this pod waits.
+/// Accepts until the drain starts, whenever it is this worker's turn; `serve` gives each connection a task of its own, so
+/// that a panic ends that connection only. Until there is a `slot` nothing is accepted; the kernel's backlog fills, and
+/// only this pod waits.
 ///
 /// A graceful drain does not close the listener under connections whose handshakes are under way: the kernel would reset
 /// them. New ones are handed to the successor's listeners, if there are any; what is left arrives within [`HANDOVER`].
 pub(super) async fn accept_each<S>(
     door: Option<Door>,
+    workers: &Workers,
     slot: impl AsyncFn() -> S,
     watch: &DrainWatch,
     serve: impl Fn(Accepted, S),
 ) {
-    let Some(Door { listener, siblings }) = door else { return };
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "listener cannot be watched");
-            return;
-        }
-    };
+    let Some(mut door) = door else { return };
     let mut pace = AcceptPace::new();
     let mut draining = watch.clone();
-    let next = async |pace: &mut AcceptPace| {
-        pace.next().await;
-        let slot = slot().await;
-        (slot, listener.accept().await)
-    };
     let take = async |(slot, accepted): (S, io::Result<(TcpStream, SocketAddr)>)| match accepted {
         Ok((tcp, peer)) => serve(Accepted { tcp, peer: canonical(peer) }, slot),
         Err(error) => pause_after(&error).await,
     };
     let mode = loop {
+        let turn = async {
+            door.opens().await;
+            let Some(listener) = watched(&door).await else { return };
+            loop {
+                let waited = pace.next().await;
+                let slot = slot().await;
+                take((slot, listener.accept().await)).await;
+                if door.pass(waited, || workers.used().collect()) {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             mode = draining.signaled() => break mode,
-            next = next(&mut pace) => take(next).await,
+            () = turn => {}
         }
     };
-    if mode == DrainMode::Immediate {
+    if !door.closes() || mode == DrainMode::Immediate {
         return;
     }
-    if siblings > 0
-        && let Err(error) = reuseport::steer(&listener, siblings)
+    let Some(listener) = watched(&door).await else { return };
+    if door.may_have_successor()
+        && let Err(error) = reuseport::steer(&listener, 1)
     {
         tracing::debug!(%error, "new connections cannot be handed to a successor before the listener closes");
     }
+    let next = async |pace: &mut AcceptPace| {
+        pace.next().await;
+        let slot = slot().await;
+        (slot, listener.accept().await)
+    };
     let handover = async {
         loop {
             take(next(&mut pace).await).await;
@@ -83,6 +85,7 @@ pub(super) async fn accept_each<S>(
         _ = tokio::time::timeout(HANDOVER, handover) => {}
     }
     // What arrived while the timer ran out; nothing is awaited between this and the end of the listener.
+    drop(door);
     while let Some(next) = next(&mut AcceptPace::new()).now_or_never() {
         if take(next).now_or_never().is_none() {
             return;
@@ -90,18 +93,16 @@ pub(super) async fn accept_each<S>(
     }
 }
 
-/// Runs a connection in a task of its own until it ends or everything is cut. The drain waits for it, and what is `held`
-/// is given back at its end.
-pub(crate) fn spawn_until_cut(work: Work, mut cut: DrainWatch, held: impl Sized + 'static) {
-    tokio::task::spawn_local(async move {
-        tokio::select! {
-            // What is cut says so, even if its peer, cut as well, is noticed at the same time.
-            biased;
-            () = cut.cut() => {}
-            () = work => {}
+/// The listener, known to this worker's event queue.
+async fn watched(door: &Door) -> Option<TcpListener> {
+    match door.listener().and_then(TcpListener::from_std) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::error!(%error, "listener cannot be watched, pausing");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
         }
-        drop(held);
-    });
+    }
 }
 
 /// Lets other tasks run after a few connections, and bounds the rate.
@@ -116,15 +117,19 @@ impl AcceptPace {
         Self { bucket: Bucket::full(POD_ACCEPTS), since: Instant::now(), row: 0 }
     }
 
-    async fn next(&mut self) {
+    /// Tells whether the rate was reached.
+    async fn next(&mut self) -> bool {
         self.row += 1;
         if self.row > STARTS_IN_A_ROW_MAX {
             self.row = 0;
             tokio::task::yield_now().await;
         }
+        let mut waited = false;
         while !self.bucket.take(POD_ACCEPTS, || self.since.elapsed()) {
             tokio::time::sleep(Bucket::wait(POD_ACCEPTS).max(TIMER)).await;
+            waited = true;
         }
+        waited
     }
 }
 

@@ -8,8 +8,9 @@ use mesh_core::drain::DrainWatch;
 use mesh_sys::reuseport;
 use mesh_sys::socket::{TcpListenOptions, ipv6_available, wildcard};
 
-pub(crate) use super::accept::{Accepted, spawn_until_cut};
-use super::accept::{Door, accept_each};
+pub(crate) use super::accept::Accepted;
+use super::accept::accept_each;
+use super::door::{Door, Places};
 use super::{DataPath, PodError, PodSpec, PodWorker};
 use crate::config::{Config, OriginalSource};
 use crate::limits::LISTEN_BACKLOG;
@@ -69,18 +70,18 @@ pub(super) struct PodListeners {
 }
 
 impl PodListeners {
-    /// Binds each port once for each worker, inside the pod.
+    /// Binds each port inside the pod, with a door for each worker.
     pub(super) fn bind(
         spec: &PodSpec,
         listening: Listening,
         settings: &DataPath,
-        workers: usize,
+        places: Places,
     ) -> Result<Vec<Self>, PodError> {
         let pod = || format!("{}/{}", spec.namespace, spec.name);
         let bound = spec.netns.run(|| {
             let any = wildcard(settings.ipv6 && ipv6_available());
             let bind = |wanted: bool, ip: IpAddr, port| match wanted {
-                true => bind_shared(SocketAddr::new(ip, port), settings, workers).map_err(|error| (port, error)),
+                true => bind_doors(SocketAddr::new(ip, port), settings, places).map_err(|error| (port, error)),
                 false => Ok(Vec::new()),
             };
             Ok([
@@ -99,59 +100,64 @@ impl PodListeners {
             hbone: hbone.next(),
             socks: socks.next(),
         };
-        Ok((0..workers).map(set).collect())
+        Ok((0..places.workers).map(set).collect())
     }
 
-    /// Accepts on all of them until the drain starts, then closes the listeners.
+    /// Accepts on all of them until the drain starts, then closes the listeners. Returns when the last connection is gone.
     pub(super) async fn accept(self, worker: Rc<PodWorker>, watch: DrainWatch) {
         let slots = worker.pod.slots.clone();
         let tunnels = worker.pod.tunnels.clone();
         // Never closed.
         let slot = async || slots.clone().acquire_owned().await.ok();
         let room = async || tunnels.room().await;
-        tokio::join!(
-            accept_each(self.outbound, slot, &watch, |accepted, slot| {
-                spawn_until_cut(outbound::serve(worker.clone(), accepted), watch.clone(), slot);
-            }),
-            accept_each(self.plaintext, slot, &watch, |accepted, slot| {
-                spawn_until_cut(inbound::plaintext::serve(worker.clone(), accepted), watch.clone(), slot);
-            }),
-            accept_each(self.hbone, room, &watch, |accepted, slot| {
-                let place = tunnels.enter(slot, accepted.peer.ip());
-                let work = inbound::tunnel::serve(worker.clone(), accepted, place, watch.clone());
-                spawn_until_cut(work, watch.clone(), ());
-            }),
-            accept_each(self.socks, slot, &watch, |accepted, slot| {
-                spawn_until_cut(socks::serve(worker.clone(), accepted), watch.clone(), slot);
-            }),
-        );
+        let workers = &worker.shared.workers;
+        let tasks = &worker.tasks;
+        let accepting = async {
+            tokio::join!(
+                accept_each(self.outbound, workers, slot, &watch, |accepted, slot| {
+                    tasks.spawn(outbound::serve(worker.clone(), accepted), slot);
+                }),
+                accept_each(self.plaintext, workers, slot, &watch, |accepted, slot| {
+                    tasks.spawn(inbound::plaintext::serve(worker.clone(), accepted), slot);
+                }),
+                accept_each(self.hbone, workers, room, &watch, |accepted, slot| {
+                    let place = tunnels.enter(slot, accepted.peer.ip());
+                    tasks.spawn(inbound::tunnel::serve(worker.clone(), accepted, place, watch.clone()), ());
+                }),
+                accept_each(self.socks, workers, slot, &watch, |accepted, slot| {
+                    tasks.spawn(socks::serve(worker.clone(), accepted), slot);
+                }),
+            );
+            tasks.gone().await;
+        };
+        let mut cut = watch.clone();
+        tokio::select! {
+            biased;
+            () = cut.cut() => tasks.cut(),
+            () = accepting => return,
+        }
+        tasks.gone().await;
     }
 }
 
-/// One listener per worker on the same port; without port sharing the workers share one socket.
-fn bind_shared(addr: SocketAddr, settings: &DataPath, workers: usize) -> io::Result<Vec<Door>> {
+/// The doors of all workers to one port.
+fn bind_doors(addr: SocketAddr, settings: &DataPath, places: Places) -> io::Result<Vec<Door>> {
     let options = TcpListenOptions {
         reuse_port: settings.port_reuse,
         transparent: settings.original_source != OriginalSource::Off,
         mark: settings.mark,
-        backlog: LISTEN_BACKLOG,
+        backlog: LISTEN_BACKLOG.saturating_mul(i32::try_from(places.workers).unwrap_or(1)),
         keepalive: settings.keepalive.clone(),
         ..TcpListenOptions::new(addr)
     };
-    let first = bind(&options, settings)?;
-    let siblings = if settings.port_reuse { u32::try_from(workers).unwrap_or_default() } else { 0 };
+    let listener = bind(&options, settings)?;
     // A predecessor may have left word that new connections go to one listener only.
     if settings.port_reuse
-        && let Err(error) = reuseport::spread(&first)
+        && let Err(error) = reuseport::spread(&listener)
     {
-        tracing::debug!(%error, "connections may not be spread over all workers");
+        tracing::debug!(%error, "a predecessor's word on new connections may still hold");
     }
-    let mut listeners = Vec::with_capacity(workers);
-    for _ in 1..workers {
-        listeners.push(if settings.port_reuse { bind(&options, settings)? } else { first.try_clone()? });
-    }
-    listeners.push(first);
-    Ok(listeners.into_iter().map(|listener| Door { listener, siblings }).collect())
+    Ok(Door::for_each(listener, settings.port_reuse, places))
 }
 
 /// Where transparency cannot be had it is left out, unless it is required.

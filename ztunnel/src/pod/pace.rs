@@ -1,7 +1,8 @@
 //! Costly steps one at a time: pods take turns on a worker, and within a pod its clients.
 //!
 //! A worker runs its tasks in the order in which they became ready. Without this, a hundred handshakes of one pod that
-//! become ready together would all be computed before the next byte of any other pod moves.
+//! become ready together would all be computed before the next byte of any other pod moves. Not all workers compute such
+//! steps at once.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -18,15 +19,17 @@ pub(crate) struct Pace {
     pod: Semaphore,
     /// The same for all pods of the worker. Those who wait are served in order, one of each pod.
     worker: Rc<Semaphore>,
+    /// The same for all workers.
+    process: Arc<Semaphore>,
 }
 
 impl Pace {
-    /// For the calling thread, which is a worker.
-    pub(crate) fn of_this_worker() -> Self {
+    /// For the calling thread, which is a worker; `process` is what all workers share.
+    pub(crate) fn of_this_worker(process: Arc<Semaphore>) -> Self {
         thread_local! {
             static WORKER: Rc<Semaphore> = Rc::new(Semaphore::new(1));
         }
-        Self { pod: Semaphore::new(1), worker: WORKER.with(Rc::clone) }
+        Self { pod: Semaphore::new(1), worker: WORKER.with(Rc::clone), process }
     }
 
     /// Runs `work`; each step of it that computes waits for the pod's turn, and is followed by what else is ready on the
@@ -40,7 +43,9 @@ impl Pace {
             let (step, woken) = {
                 let _pod = self.pod.acquire().await;
                 let _worker = self.worker.acquire().await;
+                let process = self.process.acquire().await;
                 let step = poll_fn(|cx| Poll::Ready(Woken::poll(work.as_mut(), cx))).await;
+                drop(process);
                 // The turn is over when the others had theirs.
                 tokio::task::yield_now().await;
                 step
@@ -85,12 +90,17 @@ mod tests {
     use std::cell::RefCell;
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
+    /// With no other workers.
+    fn alone() -> Pace {
+        Pace::of_this_worker(Arc::new(Semaphore::new(1)))
+    }
+
     /// Steps in the order in which they ran: which pod each belonged to.
     async fn order(pods: &[(&'static str, usize)]) -> Vec<&'static str> {
         let ran = Rc::new(RefCell::new(Vec::new()));
         let mut tasks = Vec::new();
         for &(name, handshakes) in pods {
-            let pace = Rc::new(Pace::of_this_worker());
+            let pace = Rc::new(alone());
             for _ in 0..handshakes {
                 let (pace, ran) = (pace.clone(), ran.clone());
                 tasks.push(spawn_local(async move {
@@ -141,9 +151,32 @@ mod tests {
             .await;
     }
 
+    #[test]
+    fn not_all_workers_compute_at_once() {
+        let process = Arc::new(Semaphore::new(1));
+        let busy = Arc::new(AtomicBool::new(false));
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                let (process, busy) = (process.clone(), busy.clone());
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let pace = Pace::of_this_worker(process);
+                    for _ in 0..50 {
+                        runtime.block_on(pace.run(async {
+                            assert!(!busy.swap(true, Ordering::SeqCst), "another worker computes");
+                            std::thread::yield_now();
+                            busy.store(false, Ordering::SeqCst);
+                        }));
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
     #[tokio::test]
     async fn a_step_that_waits_for_its_peer_holds_nothing() {
-        let pace = Pace::of_this_worker();
+        let pace = alone();
         let mut stuck = pin!(pace.run(std::future::pending::<()>()));
         assert!(futures::poll!(&mut stuck).is_pending());
         // The step ends when others had their turn.
@@ -155,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_answers_at_once_is_heard() {
-        let pace = Pace::of_this_worker();
+        let pace = alone();
         let (mut here, mut there) = tokio::io::duplex(64);
         let talk = async {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};

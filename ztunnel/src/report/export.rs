@@ -29,7 +29,6 @@ type All = [(Arc<Labels>, Totals)];
 
 impl Collector for Exporter {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        self.0.sweep();
         let all = self.0.table.totals();
         let encoder = &mut encoder;
         let name = "istio_tcp_connections_opened";

@@ -9,7 +9,7 @@ use mesh_core::Identity;
 
 use super::series::Counts;
 use super::{BaggagePeer, ConnectionInfo, Direction, Peer};
-use crate::state::{Service, Workload};
+use crate::state::{Service, Snapshot, Workload};
 
 /// Belongs to one worker: nobody else counts here.
 #[derive(Debug)]
@@ -54,6 +54,18 @@ impl Flow {
             && self.source.is(&info.source)
             && self.destination.is(&info.destination)
             && same(self.service.as_ref(), info.service.as_ref())
+    }
+
+    /// Whether the control plane still says of both ends and of the service what it said when the flow was made. If not,
+    /// no connection will be of this flow any more.
+    pub(super) fn is_current(&self, snapshot: &Snapshot) -> bool {
+        let current_end = |end: &End| {
+            end.workload.as_ref().is_none_or(|workload| same(snapshot.workload_by_uid(&workload.uid), Some(workload)))
+        };
+        let service = self.service.as_ref();
+        current_end(&self.source)
+            && current_end(&self.destination)
+            && service.is_none_or(|service| same(snapshot.service_by_key(&service.key), Some(service)))
     }
 
     pub(super) fn touch(&self, now_s: u32) {

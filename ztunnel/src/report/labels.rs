@@ -83,6 +83,18 @@ impl Labels {
         Self { direction: flow.direction, mutual_tls: flow.mutual_tls, values, places }
     }
 
+    /// Namespace and workload name of the source and of the destination, as far as known.
+    pub(super) fn ends(&self) -> [Option<(&str, &str)>; 2] {
+        let value = |name: &str| {
+            let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
+            value.as_deref()
+        };
+        [
+            value("source_workload_namespace").zip(value("source_workload")),
+            value("destination_workload_namespace").zip(value("destination_workload")),
+        ]
+    }
+
     /// Where everything is counted that finds no room of its own.
     pub(super) fn crowd(direction: Direction) -> Self {
         Self { direction, mutual_tls: false, values: Default::default(), places: None }

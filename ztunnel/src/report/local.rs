@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use super::access::Live;
 use super::denial::{Budgets, DenialKind};
 use super::flow::{self, Flow};
-use super::labels::Labels;
 use super::series::Table;
 use super::{ConnectionInfo, Direction};
+use crate::state::Snapshot;
 
 /// Flows that a worker remembers: pairs of pods, per service, that talk at one time.
 pub(super) const FLOWS_MAX: usize = 4096;
-/// A flow without connections is forgotten after so long; its records may be replaced by then.
+/// A flow without connections is forgotten after so long, and at once when its records were replaced.
 pub(super) const FLOW_IDLE: Duration = Duration::from_secs(300);
 
 /// One worker's part of a report. Its lock is taken by that worker, and by a scrape now and then.
@@ -51,7 +51,7 @@ impl Local {
         }
         let flow = Arc::new(Flow::new(info));
         flow.touch(now_s);
-        table.join(Labels::of(&flow), &flow.counts, now);
+        table.join(&flow, now);
         if state.flows.len() >= FLOWS_MAX {
             state.flows.retain(|_, flow| Arc::strong_count(flow) > 1);
         }
@@ -76,13 +76,16 @@ impl Local {
         self.lock().live.entries.iter().flatten().filter(|live| wanted(live)).cloned().collect()
     }
 
-    /// Forgets flows that have been without connections for long.
-    pub(super) fn sweep(&self, started: Instant, now: Instant) {
+    /// Forgets flows without connections that have been so for long, or can have none any more.
+    pub(super) fn sweep(&self, snapshot: &Snapshot, started: Instant, now: Instant) {
         let (now_s, idle_s) = (seconds(started, now), FLOW_IDLE.as_secs());
         let mut state = self.lock();
-        let fresh = |flow: &Flow| u64::from(now_s.saturating_sub(flow.used_s())) < idle_s;
+        let fresh = |flow: &Flow| u64::from(now_s.saturating_sub(flow.used_s())) < idle_s && flow.is_current(snapshot);
         state.flows.retain(|_, flow| Arc::strong_count(flow) > 1 || fresh(flow));
-        state.flows.shrink_to(0);
+        // Some room stays: a table that grows again and again is copied again and again.
+        if state.flows.len() < state.flows.capacity() / 4 {
+            state.flows.shrink_to(0);
+        }
         state.budgets.sweep(now);
     }
 

@@ -3,19 +3,24 @@
 //! Workers count in [`Counts`] of their own, which nobody else writes; a scrape adds them up. The
 //! table itself is touched when a worker meets a pair of ends for the first time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::flow::Flow;
 use super::labels::Labels;
 use super::{Outcome, ResponseFlag};
+use crate::state::Snapshot;
 
 /// Series at once. Beyond that, new pairs of ends are counted together, under labels that say
 /// `unknown`: a peer that invents names must not fill the memory.
 pub(super) const SERIES_MAX: usize = 20_000;
 /// A series that nothing was counted in for so long is dropped; if it comes back, it starts at 0.
 pub(super) const SERIES_IDLE: Duration = Duration::from_secs(3600);
+/// After so long already if one of its ends has left the state, so that nothing will be counted in it any more. Not
+/// sooner: whoever scrapes must have seen the last that was counted.
+pub(super) const SERIES_GONE: Duration = Duration::from_secs(60);
 /// At the bound, series that are idle for this long already make room.
 const SERIES_IDLE_CROWDED: Duration = Duration::from_secs(60);
 /// Between two searches for room.
@@ -97,6 +102,9 @@ struct Series {
     parts: Vec<Arc<Counts>>,
     /// Since when there are no parts.
     idle_since: Instant,
+    /// Whether the control plane has described the source, and the destination. Who is known from elsewhere cannot leave
+    /// the state.
+    described: [bool; 2],
 }
 
 impl Table {
@@ -105,13 +113,19 @@ impl Table {
         Self { series_max, inner: Mutex::default() }
     }
 
-    /// Adds `counts` to the series of `labels`.
-    pub(super) fn join(&self, labels: Labels, counts: &Arc<Counts>, now: Instant) {
+    /// Adds what is counted in `flow` to the series with its labels.
+    pub(super) fn join(&self, flow: &Flow, now: Instant) {
+        let labels = Labels::of(flow);
         let mut inner = self.lock();
         let labels =
             if inner.has_room(self.series_max, &labels, now) { labels } else { Labels::crowd(labels.direction) };
-        let new = || Series { base: Totals::default(), parts: Vec::with_capacity(1), idle_since: now };
-        inner.series.entry(Arc::new(labels)).or_insert_with(new).parts.push(Arc::clone(counts));
+        let new =
+            || Series { base: Totals::default(), parts: Vec::with_capacity(1), idle_since: now, described: [false; 2] };
+        let series = inner.series.entry(Arc::new(labels)).or_insert_with(new);
+        series.parts.push(Arc::clone(&flow.counts));
+        for (described, end) in series.described.iter_mut().zip([&flow.source, &flow.destination]) {
+            *described |= end.workload.is_some();
+        }
     }
 
     /// What is known now. The lock is not held while that is put into words.
@@ -121,9 +135,28 @@ impl Table {
         inner.series.iter().map(total).collect()
     }
 
-    /// Takes over what was counted by parts that nobody uses any more, and drops series that are long idle.
-    pub(super) fn sweep(&self, now: Instant) {
-        self.lock().sweep(now, SERIES_IDLE);
+    /// Takes over what was counted by parts that nobody uses any more, and drops series that are long idle, or idle and
+    /// between ends of which one is gone. Series between ends that live are only dropped when they are long idle: their
+    /// counters must not start anew.
+    pub(super) fn sweep(&self, snapshot: &Snapshot, now: Instant) {
+        let resting = {
+            let mut inner = self.lock();
+            inner.sweep(now, SERIES_IDLE);
+            inner.idle(now, SERIES_GONE)
+        };
+        if resting.is_empty() {
+            return;
+        }
+        // Without the lock: there may be many workloads.
+        let gone = gone(&resting, snapshot);
+        let mut inner = self.lock();
+        for (labels, described) in &resting {
+            let is_gone = described_ends(labels, *described).any(|end| gone.contains(&end));
+            if is_gone && inner.series.get(labels).is_some_and(|series| series.is_idle(now, SERIES_GONE)) {
+                inner.series.remove(labels);
+            }
+        }
+        inner.shrink();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -160,12 +193,45 @@ impl Inner {
             if had_parts {
                 series.idle_since = now;
             }
-            !series.parts.is_empty() || now.saturating_duration_since(series.idle_since) < idle_max
+            !series.is_idle(now, idle_max)
         });
+        self.shrink();
+    }
+
+    /// Series that are idle for `idle_min`, each with which of its ends were described.
+    fn idle(&self, now: Instant, idle_min: Duration) -> Vec<(Arc<Labels>, [bool; 2])> {
+        let idle = self.series.iter().filter(|(_, series)| series.is_idle(now, idle_min));
+        idle.map(|(labels, series)| (Arc::clone(labels), series.described)).collect()
+    }
+
+    /// Gives memory back once most of it is not used.
+    fn shrink(&mut self) {
+        if self.series.len() < self.series.capacity() / 4 {
+            self.series.shrink_to(self.series.len() * 2);
+        }
     }
 }
 
+/// Namespaces and names of those ends that the control plane has described.
+fn described_ends(labels: &Labels, described: [bool; 2]) -> impl Iterator<Item = (&str, &str)> {
+    labels.ends().into_iter().zip(described).filter_map(|(end, described)| end.filter(|_| described))
+}
+
+/// Those ends of `series` that no workload has any more.
+fn gone<'a>(series: &'a [(Arc<Labels>, [bool; 2])], snapshot: &'a Snapshot) -> HashSet<(&'a str, &'a str)> {
+    let mut ends: HashSet<_> =
+        series.iter().flat_map(|(labels, described)| described_ends(labels, *described)).collect();
+    for workload in snapshot.workloads() {
+        ends.remove(&(&*workload.namespace, &*workload.workload_name));
+    }
+    ends
+}
+
 impl Series {
+    fn is_idle(&self, now: Instant, at_least: Duration) -> bool {
+        self.parts.is_empty() && now.saturating_duration_since(self.idle_since) >= at_least
+    }
+
     fn total(&self) -> Totals {
         let mut total = self.base;
         self.parts.iter().for_each(|part| total.add(part));

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod denials;
+mod gone;
 
 use std::io;
 use std::time::Duration;
@@ -38,13 +39,19 @@ fn logged(filter: &str, body: impl FnOnce()) -> Vec<String> {
     text.lines().map(|line| line.split_once('\t').unwrap().1.to_owned()).collect()
 }
 
-fn info(direction: Direction) -> ConnectionInfo {
-    let world = World::new().with([
+fn world() -> World {
+    World::new().with([
         address(pod("shop/web", "10.1.0.5")),
         address(pod("shop/cart-1", "10.1.0.77")),
         service_address(service("shop/cart.svc", &["172.20.0.9"], &[(80, 8080)])),
-    ]);
-    let snapshot = world.snapshot();
+    ])
+}
+
+fn info(direction: Direction) -> ConnectionInfo {
+    info_of(direction, &world().snapshot())
+}
+
+fn info_of(direction: Direction, snapshot: &Snapshot) -> ConnectionInfo {
     let peer = |name: &str| {
         let workload = snapshot.workload_by_uid(&format!("Kubernetes//Pod/shop/{name}")).unwrap().clone();
         Peer { identity: Some(workload.identity.clone()), workload: Some(workload), baggage: None }

@@ -30,7 +30,7 @@ fn each_kind_is_cut_off_one_past_its_burst_and_not_before() {
         for nth in 0..budget.allowance().burst {
             assert_eq!(hygiene.received(frame, || NEVER), Ok(()), "{budget} {nth}");
         }
-        assert_eq!(hygiene.received(frame, || NEVER), Err(Flood { budget }));
+        assert_eq!(hygiene.received(frame, || NEVER), Err(Flood::TooMany { budget }));
     }
 }
 
@@ -83,6 +83,17 @@ fn credit_for_bytes_that_we_sent_is_welcome() {
 
 #[test]
 fn the_words_name_the_kind_and_the_bound() {
-    let flood = Flood { budget: Budget::Ping };
+    let flood = Flood::TooMany { budget: Budget::Ping };
     assert_eq!(flood.to_string(), "peer sent too many PING frames: more than 1000 at once and 100 a second");
+}
+
+#[test]
+fn a_header_block_that_no_request_needs_is_not_read() {
+    for kind in [Kind::Headers, Kind::Continuation] {
+        let mut hygiene = Hygiene::new();
+        assert_eq!(hygiene.received(frame(kind, 4, SERVER_MAX_HEADER_BYTES), || NEVER), Ok(()));
+        let bytes = SERVER_MAX_HEADER_BYTES + 1;
+        let flood = hygiene.received(frame(kind, 4, bytes), || NEVER).unwrap_err();
+        assert_eq!(flood.to_string(), "peer sent 65537 header bytes in one frame: more than 65536");
+    }
 }

@@ -15,7 +15,7 @@ fn from_strangers(count: usize) -> impl Iterator<Item = ConnectionInfo> {
     })
 }
 
-fn opened_series(registry: &Registry) -> Vec<String> {
+pub(super) fn opened_series(registry: &Registry) -> Vec<String> {
     let text = registry.encode();
     text.lines().filter(|line| line.starts_with("istio_tcp_connections_opened_total{")).map(str::to_owned).collect()
 }
@@ -83,22 +83,21 @@ fn what_workers_count_apart_is_summed_up() {
 fn counters_do_not_go_back_when_a_flow_is_forgotten() {
     let registry = Registry::new();
     let report = Report::new(&registry, false);
-    let (inner, info) = (&report.inner, info(Direction::Inbound));
-    let source = Arc::downgrade(info.source.workload.as_ref().unwrap());
+    let snapshot = world().snapshot();
+    let (inner, info) = (&report.inner, info_of(Direction::Inbound, &snapshot));
+    // The state and this test know the record as well.
+    let source = info.source.workload.clone().unwrap();
+    let idle = Arc::strong_count(&source) - 1;
     let open = report.opened(info.clone());
     report.opened(info).closed(Outcome::Complete);
     let later = inner.started + FLOW_IDLE + Duration::from_secs(1);
-    let sweep = |now| {
-        inner.local().sweep(inner.started, now);
-        inner.table.sweep(now);
-    };
-    sweep(later);
-    assert!(source.upgrade().is_some(), "a connection is open");
+    inner.sweep(&snapshot, later);
+    assert!(Arc::strong_count(&source) > idle, "a connection is open");
     open.closed(Outcome::Complete);
-    sweep(later);
-    assert!(source.upgrade().is_none(), "the records of an idle flow are let go");
+    inner.sweep(&snapshot, later);
+    assert_eq!(Arc::strong_count(&source), idle, "the records of an idle flow are let go");
     assert!(opened_series(&registry)[0].ends_with("} 2"));
-    sweep(later + SERIES_IDLE);
+    inner.sweep(&snapshot, later + SERIES_IDLE);
     assert_eq!(opened_series(&registry), <[&str; 0]>::default());
 }
 
@@ -109,7 +108,7 @@ fn series_are_bounded_and_what_finds_no_room_is_counted_together() {
     let opened = |info: ConnectionInfo, now| {
         let flow = Flow::new(info);
         flow.counts.opened.store(1, Ordering::Relaxed);
-        table.join(Labels::of(&flow), &flow.counts, now);
+        table.join(&flow, now);
     };
     from_strangers(MAX + 2).for_each(|info| opened(info, now));
     let counted = || {
@@ -121,7 +120,7 @@ fn series_are_bounded_and_what_finds_no_room_is_counted_together() {
     let crowd = Labels::crowd(Direction::Inbound);
     assert!(table.totals().iter().any(|(labels, totals)| **labels == crowd && totals.opened == 2));
     // A minute after they ended, those of the first make room for others.
-    table.sweep(now);
+    table.sweep(&Snapshot::default(), now);
     from_strangers(MAX + 3).skip(MAX + 2).for_each(|info| opened(info, now + Duration::from_secs(61)));
     assert_eq!(counted(), [1]);
 }

@@ -1,4 +1,4 @@
-//! Waits for changes below directories of the node.
+//! Waits for changes of the entries of directories.
 
 use std::io;
 use std::os::fd::OwnedFd;

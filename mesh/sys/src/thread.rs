@@ -1,0 +1,62 @@
+//! What a thread has used of the processor.
+
+use std::io;
+use std::time::Duration;
+
+/// Counts the CPU time of one thread of this process. Any thread may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    /// The clock of the calling thread.
+    ///
+    /// # Errors
+    /// The system has no such clocks.
+    #[allow(unsafe_code)] // the calls have no safe wrapper
+    pub fn of_this_thread() -> io::Result<Self> {
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: pthread_self(3) always succeeds.
+        let thread = unsafe { libc::pthread_self() };
+        // SAFETY: pthread_getcpuclockid(3): the thread runs, as it is the caller; the result goes to an integer on this
+        // frame.
+        let error = unsafe { libc::pthread_getcpuclockid(thread, &raw mut clock) };
+        if error == 0 { Ok(Self(clock)) } else { Err(io::Error::from_raw_os_error(error)) }
+    }
+
+    /// CPU time since the thread began; nothing once it has ended.
+    #[must_use]
+    #[allow(unsafe_code)] // the call has no safe wrapper
+    pub fn used(self) -> Duration {
+        let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: clock_gettime(2): any clock id may be passed, the time goes to a structure on this frame.
+        let failed = unsafe { libc::clock_gettime(self.0, &raw mut used) } != 0;
+        if failed {
+            return Duration::ZERO;
+        }
+        Duration::new(u64::try_from(used.tv_sec).unwrap_or_default(), u32::try_from(used.tv_nsec).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_is_counted_by_itself() {
+        let (clock_there, clock) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let idle = std::thread::spawn(move || {
+            clock_there.send(ThreadClock::of_this_thread().unwrap()).unwrap();
+            let _ = ended.recv();
+        });
+        let (own, other) = (ThreadClock::of_this_thread().unwrap(), clock.recv().unwrap());
+        let before = own.used();
+        while own.used() < before + Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        assert!(other.used() < Duration::from_millis(20));
+        drop(end);
+        idle.join().unwrap();
+        assert_eq!(other.used(), Duration::ZERO);
+    }
+}
