@@ -25,8 +25,8 @@ check: ## Formatting, lints as errors, file sizes, dependencies and licences
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	tools/deny.sh
 
-bench: deps ## Measure the node proxy against a direct connection (BENCH="--only bulk,c32 --rounds 1")
-	$(CARGO) build --release -p ztunnel -p bench
+bench: deps ## Measure the node proxy and the control plane (BENCH="--only bulk,control --rounds 1")
+	$(CARGO) build --release -p ztunnel -p istiod -p bench
 	target/release/bench $(BENCH)
 
 hostile: deps ## Every kind of hostile peer for 10 s each, and what its neighbours notice, release build
@@ -36,6 +36,7 @@ hostile: deps ## Every kind of hostile peer for 10 s each, and what its neighbou
 soak: deps ## Two node proxies under load for MINUTES (15) while everything around them changes, release build
 	$(CARGO) build --release -p ztunnel -p soak --bins
 	target/release/soak --minutes $(MINUTES)
+	PROPERTY_SEEDS=$${PROPERTY_SEEDS:-20000} $(CARGO) test --release -p istiod --lib incremental_equals
 
 fuzz: deps ## Search every decoder for bytes that break it, 5 minutes each
 	tools/fuzz.sh 300

@@ -9,6 +9,8 @@ use crate::cluster::Cluster;
 use crate::enroll::Enroll;
 use crate::explain::Explain;
 use crate::install::Install;
+use crate::policy::Policy;
+use crate::proxy_status::ProxyStatus;
 use crate::sandbox;
 use crate::uninstall::Uninstall;
 use crate::version::Version;
@@ -23,7 +25,9 @@ use crate::ztunnel_config::ZtunnelConfig;
   meltemi sandbox up                          a cluster on this machine, nothing else needed
   meltemi install --skip-confirmation         the mesh, into the cluster of $KUBECONFIG
   meltemi enroll demo                         a namespace into the mesh, without a restart
-  meltemi explain sleep.demo web.demo:80      what happens to this connection, and why"
+  meltemi proxy-status                        every proxy and what it is in step with
+  meltemi explain sleep.demo web.demo:80      what happens to this connection, and why
+  meltemi policy simulate -f policy.yaml      which connections a policy would allow or refuse"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -53,8 +57,13 @@ enum Command {
     /// What a node proxy knows and does.
     #[command(alias = "zc")]
     ZtunnelConfig(ZtunnelConfig),
+    /// Which proxies are connected to the control plane, and whether they have what it last sent.
+    #[command(alias = "ps")]
+    ProxyStatus(ProxyStatus),
     /// What would happen to a connection, and why.
     Explain(Explain),
+    /// What a policy would change, before it is applied.
+    Policy(Policy),
     /// Versions of this tool, the control plane and the node proxies.
     Version(Version),
 }
@@ -73,7 +82,9 @@ impl Args {
             Command::Enroll(command) => command.run(cluster, true).await,
             Command::Unenroll(command) => command.run(cluster, false).await,
             Command::ZtunnelConfig(command) => command.run(cluster).await,
+            Command::ProxyStatus(command) => command.run(cluster).await,
             Command::Explain(command) => command.run(cluster).await,
+            Command::Policy(command) => command.run(cluster).await,
             Command::Version(command) => command.run(cluster).await,
         }
     }

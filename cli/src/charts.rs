@@ -64,7 +64,8 @@ pub fn render(component: Component, namespace: &str, overrides: &Overrides) -> R
         for file in files {
             let name = file.path().display().to_string();
             let text = file.contents_utf8().with_context(|| format!("{name}: not UTF-8"))?;
-            let text = substitute(text, &name, namespace, &values)?;
+            let text = branches(text, &name, &values)?;
+            let text = substitute(&text, &name, namespace, &values)?;
             let documents: Vec<Value> =
                 serde_saphyr::from_multiple(&text).with_context(|| format!("{name}: not YAML"))?;
             objects.extend(documents.into_iter().filter(|document| !document.is_null()));
@@ -100,6 +101,43 @@ fn flatten(prefix: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
         Value::Null => {}
         other => drop(flat.insert(prefix.to_owned(), other.to_string())),
     }
+}
+
+/// Keeps the lines of the branches that are taken. `{{- if … }}`, `{{- else }}` and `{{- end }}` stand on lines of their own; left-out
+/// lines stay as empty ones, so that messages name the right line.
+fn branches(text: &str, file: &str, values: &BTreeMap<String, String>) -> Result<String> {
+    let mut out = String::with_capacity(text.len());
+    // Whether each open condition holds for the line at hand.
+    let mut open: Vec<bool> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let place = || format!("{file}:{}", index + 1);
+        let control = line.trim().strip_prefix("{{-").and_then(|rest| rest.strip_suffix("}}")).map(str::trim);
+        match control {
+            Some("else") => {
+                let last = open.last_mut().with_context(|| format!("{}: else without if", place()))?;
+                *last = !*last;
+            }
+            Some("end") => drop(open.pop().with_context(|| format!("{}: end without if", place()))?),
+            Some(control) => {
+                let condition = control.strip_prefix("if ").map(str::trim);
+                let holds = match condition {
+                    // Whether an object is new is for `install` to find out: it keeps what the control plane wrote.
+                    Some(".Release.IsInstall") => Some(true),
+                    Some(condition) => {
+                        let value = condition.strip_prefix(".Values.").and_then(|path| values.get(path));
+                        value.map(|value| !matches!(value.as_str(), "" | "false" | "0"))
+                    }
+                    None => None,
+                };
+                open.push(holds.with_context(|| format!("{}: cannot render {{{{- {control} }}}}", place()))?);
+            }
+            None if open.iter().all(|holds| *holds) => out.push_str(line),
+            None => {}
+        }
+        out.push('\n');
+    }
+    anyhow::ensure!(open.is_empty(), "{file}: if without end");
+    Ok(out)
 }
 
 fn substitute(text: &str, file: &str, namespace: &str, values: &BTreeMap<String, String>) -> Result<String> {
@@ -189,6 +227,66 @@ mod tests {
         assert!(refused("replicas").contains("path=value"));
         assert!(refused("nope.replicas=1").contains("no chart \"nope\""));
         assert!(refused("istiod.replica=1").contains("istiod.replica: no such value"));
+    }
+
+    #[test]
+    fn branches_are_taken_by_value() {
+        let render = |text: &str| {
+            branches(text, "t.yaml", &[("on".to_owned(), "x".to_owned()), ("off".to_owned(), String::new())].into())
+        };
+        let text = |value: &str| {
+            format!(
+                "a\n  {{{{- if .Values.{value} }}}}\nb\n  {{{{- else }}}}\n{{{{- if .Release.IsInstall }}}}\nc\n{{{{- end }}}}\n{{{{- end }}}}\nd"
+            )
+        };
+        let lines = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(render(&text("on")).unwrap()), ["a", "b", "d"]);
+        assert_eq!(lines(render(&text("off")).unwrap()), ["a", "c", "d"]);
+        for (text, part) in [
+            ("\n{{- if .Values.none }}\n{{- end }}", "t.yaml:2: cannot render"),
+            ("{{- range .Values.on }}", "t.yaml:1: cannot render"),
+            ("{{- end }}", "end without if"),
+            ("{{- if .Values.on }}", "if without end"),
+        ] {
+            let error = render(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{part} is missing from {error}");
+        }
+    }
+
+    /// install.md section 4, and the rows of section 2.3 that the webhook needs.
+    #[test]
+    fn webhooks_are_open_at_install_and_the_control_plane_may_close_them() {
+        let objects = all(&[]);
+        for (name, hook, operator) in [
+            ("istio-validator-istio-system", "rev.validation.istio.io", "In"),
+            ("istiod-default-validator", "validation.istio.io", "DoesNotExist"),
+        ] {
+            let configuration = find(&objects, "ValidatingWebhookConfiguration", name);
+            assert_eq!(
+                configuration["metadata"]["labels"]["istio.io/rev"], "default",
+                "the control plane looks for it by this"
+            );
+            let webhook = &configuration["webhooks"][0];
+            assert_eq!((&webhook["name"], &webhook["failurePolicy"]), (&hook.into(), &"Ignore".into()));
+            assert_eq!(webhook["clientConfig"]["service"]["path"], "/validate");
+            assert_eq!(webhook["objectSelector"]["matchExpressions"][0]["operator"], operator);
+        }
+        let port = &find(&objects, "Service", "istiod")["spec"]["ports"].as_array().unwrap().clone();
+        assert!(port.iter().any(|port| port["port"] == 443 && port["targetPort"] == 15017));
+        let role = |kind: &str, name: &str| find(&objects, kind, name)["rules"].as_array().unwrap().clone();
+        let may = |rules: &[Value], resource: &str| -> Vec<String> {
+            let rule = rules.iter().find(|rule| rule["resources"].as_array().unwrap().contains(&resource.into()));
+            let verbs = rule.unwrap_or_else(|| panic!("no rule for {resource}"))["verbs"].as_array().unwrap();
+            verbs.iter().map(|verb| verb.as_str().unwrap().to_owned()).collect()
+        };
+        let cluster = role("ClusterRole", "istiod-clusterrole-istio-system");
+        assert_eq!(may(&cluster, "validatingwebhookconfigurations"), ["get", "list", "watch", "update"]);
+        assert_eq!(may(&cluster, "mutatingwebhookconfigurations"), ["get", "list", "watch", "update", "patch"]);
+        assert_eq!(may(&role("Role", "istiod"), "gateways"), ["create"]);
+        let strict = all(&["istiod.base.validationFailurePolicy=Fail", "base.base.validationFailurePolicy=Fail"]);
+        for name in ["istio-validator-istio-system", "istiod-default-validator"] {
+            assert_eq!(find(&strict, "ValidatingWebhookConfiguration", name)["webhooks"][0]["failurePolicy"], "Fail");
+        }
     }
 
     #[test]

@@ -119,8 +119,33 @@ fn chart_overrides(items: &[String]) -> Result<Vec<String>> {
 pub async fn apply(client: &Client, object: &Value, default_namespace: &str, params: &PatchParams) -> Result<()> {
     let (api, name) = api_for(client, object, default_namespace).await?;
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    api.patch(&name, params, &Patch::Apply(object)).await.with_context(|| format!("applying {kind} {name}"))?;
+    let mut object = object.clone();
+    if kind == "ValidatingWebhookConfiguration"
+        && let Some(live) = api.get_opt(&name).await.with_context(|| format!("reading {kind} {name}"))?
+    {
+        keep_failure_policy(&mut object, &live.data);
+    }
+    api.patch(&name, params, &Patch::Apply(&object)).await.with_context(|| format!("applying {kind} {name}"))?;
     Ok(())
+}
+
+/// The control plane makes its webhooks strict once it answers: applying the chart again must not open them.
+fn keep_failure_policy(object: &mut Value, live: &Value) {
+    let strict: Vec<Value> = live
+        .get("webhooks")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|hook| hook.get("failurePolicy").is_some_and(|policy| policy == "Fail"))
+        .filter_map(|hook| hook.get("name").cloned())
+        .collect();
+    for hook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+        if hook.get("name").is_some_and(|name| strict.contains(name))
+            && let Some(fields) = hook.as_object_mut()
+        {
+            fields.insert("failurePolicy".to_owned(), "Fail".into());
+        }
+    }
 }
 
 /// The endpoint of an object's kind, and the object's name.
@@ -168,6 +193,16 @@ const DISCOVERY_POLL: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_webhook_that_was_made_strict_stays_strict() {
+        let hooks = |first: &str, second: &str| json!({"webhooks": [{"name": "a", "failurePolicy": first}, {"name": "b", "failurePolicy": second}]});
+        let mut object = hooks("Ignore", "Ignore");
+        keep_failure_policy(&mut object, &hooks("Fail", "Ignore"));
+        assert_eq!(object, hooks("Fail", "Ignore"));
+        keep_failure_policy(&mut object, &json!({}));
+        assert_eq!(object, hooks("Fail", "Ignore"));
+    }
 
     #[test]
     fn only_the_ambient_profile_is_accepted() {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Request;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
@@ -102,11 +102,26 @@ pub fn parse_target(text: &str, default_namespace: &str) -> Result<Which> {
     Ok(Which::Pod { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
-/// One request to the admin server of a node proxy. Returns status and body.
+/// One request without a body to the admin server of a node proxy. Returns status and body.
 ///
 /// # Errors
 /// When the pod cannot be reached or the answer is larger than any real one.
 pub async fn admin(client: &Client, pod: &Pod, port: u16, method: &str, path: &str) -> Result<(u16, Bytes)> {
+    exchange(client, pod, port, method, path, Bytes::new()).await
+}
+
+/// One request to a port of a pod, through the API server. Returns status and body.
+///
+/// # Errors
+/// As [`admin`].
+pub async fn exchange(
+    client: &Client,
+    pod: &Pod,
+    port: u16,
+    method: &str,
+    path: &str,
+    body: Bytes,
+) -> Result<(u16, Bytes)> {
     let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
     let reach = || format!("reaching port {port} of pod {name}.{namespace}");
     let api = Api::<Pod>::namespaced(client.clone(), &namespace);
@@ -120,7 +135,8 @@ pub async fn admin(client: &Client, pod: &Pod, port: u16, method: &str, path: &s
         .uri(path)
         .header(http::header::HOST, "localhost")
         .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))?;
     let answer = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await.with_context(reach)?;
     let answer = answer.with_context(reach)?;
     let status = answer.status().as_u16();

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Args;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::cluster::Cluster;
+use crate::control_plane;
 use crate::output::{self, Format};
 use crate::proxy;
 
@@ -82,13 +81,7 @@ impl Version {
 
 async fn ask(cluster: &Cluster, versions: &mut Versions) -> Result<()> {
     let client = cluster.client().await?;
-    let pods = Api::<Pod>::namespaced(client.clone(), &cluster.istio_namespace);
-    let control = pods.list(&ListParams::default().labels("app=istiod")).await?;
-    anyhow::ensure!(
-        !control.items.is_empty(),
-        "no pods with label app=istiod in namespace {}",
-        cluster.istio_namespace
-    );
+    let control = control_plane::pods(&client, &cluster.istio_namespace).await?;
     for pod in &control {
         let (_, body) = proxy::admin(&client, pod, CONTROL_PLANE_PORT, "GET", "/version").await?;
         let version = String::from_utf8_lossy(&body).trim().to_owned();

@@ -5,6 +5,7 @@
 
 #![allow(clippy::missing_panics_doc)] // reason: to panic is how these functions report
 
+pub mod admission;
 pub mod authorization;
 pub mod baggage;
 pub mod dns;
@@ -20,7 +21,8 @@ pub mod zds;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const DECODERS: [Decoder; 10] = [
+pub const DECODERS: [Decoder; 11] = [
+    ("admission", admission::run),
     ("authorization", authorization::run),
     ("baggage", baggage::run),
     ("dns", dns::run),

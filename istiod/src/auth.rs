@@ -1,16 +1,26 @@
-//! Who is calling: service-account tokens, judged by the API server.
+//! Who is calling: a verified client certificate, or a service-account token that the API server judges.
 
+mod attempts;
+pub mod certificate;
+pub mod cluster;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
 use mesh_core::identity::{Identity, TrustDomain};
+use tokio::time::Instant;
 
-/// A caller whose token the API server vouches for.
+pub use attempts::Attempts;
+
+use crate::listen::Peer;
+
+/// A caller that somebody vouches for: the authority by a certificate, or the API server by a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Namespace of the service account.
@@ -44,6 +54,12 @@ pub enum AuthError {
     /// No bearer token came with the request.
     #[error("the request carries no bearer token")]
     NoToken,
+    /// Too many calls from the same address were refused; nobody was asked about this one.
+    #[error("too many refused calls from {source_ip}")]
+    TooManyAttempts {
+        /// Where they come from.
+        source_ip: IpAddr,
+    },
     /// The token is longer than any that is issued.
     #[error("the token is longer than {max} bytes")]
     TokenTooLong {
@@ -88,9 +104,63 @@ pub trait TokenReviewer: Send + Sync + 'static {
         token: &str,
         audiences: &[String],
     ) -> impl Future<Output = Result<TokenReviewStatus, AuthError>> + Send;
+
+    /// Who reviews tokens of another cluster of the mesh; none where it is not one.
+    fn of_cluster(&self, _id: &str) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
-/// Authenticates requests by their headers.
+/// What a request brings along.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// Headers, or metadata.
+    pub headers: &'a HeaderMap,
+    /// The other end of the connection, where the listener knows it.
+    pub peer: Option<&'a Arc<Peer>>,
+    /// Where the request comes from, if known.
+    pub source: Option<IpAddr>,
+}
+
+impl<'a> Credentials<'a> {
+    /// Those of a request.
+    pub fn of(headers: &'a HeaderMap, extensions: &'a Extensions) -> Self {
+        Self::new(headers, extensions.get::<Arc<Peer>>())
+    }
+
+    /// Those of a request that came over a connection.
+    pub fn new(headers: &'a HeaderMap, peer: Option<&'a Arc<Peer>>) -> Self {
+        Self { headers, peer, source: peer.map(|peer| peer.addr().ip().to_canonical()) }
+    }
+}
+
+/// Tells which trust domains are ours: that of the mesh and its aliases.
+#[derive(Clone)]
+pub struct TrustDomains(Arc<dyn Fn(&TrustDomain) -> bool + Send + Sync>);
+
+impl TrustDomains {
+    /// Those that `accepts` says.
+    pub fn new(accepts: impl Fn(&TrustDomain) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(accepts))
+    }
+}
+
+impl Default for TrustDomains {
+    fn default() -> Self {
+        Self::new(|one| *one == TrustDomain::default())
+    }
+}
+
+impl fmt::Debug for TrustDomains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustDomains").finish_non_exhaustive()
+    }
+}
+
+/// Authenticates requests by the certificate of their connection, else by their headers.
 #[derive(Debug)]
 pub struct Authenticator<R> {
     /// Who reviews tokens.
@@ -101,25 +171,71 @@ pub struct Authenticator<R> {
     pub cluster_id: Arc<str>,
     /// Other names of the own cluster.
     pub cluster_aliases: Vec<String>,
+    /// Whose certificates count.
+    pub trust_domains: TrustDomains,
+    /// Bounds on reviews.
+    pub attempts: Attempts,
 }
 
 impl<R: TokenReviewer> Authenticator<R> {
-    /// Tells who sends a request. Every call asks the API server: tokens are revoked with their pods.
+    /// Tells who sends a request. Every token is reviewed by the API server: tokens are revoked with their pods.
     ///
     /// # Errors
     /// See [`AuthError`]; only [`AuthError::Unreviewed`] is worth a retry.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+    ///
+    /// # Source
+    /// spec of the xDS server, section 4: certificate first, then token; the first success counts.
+    pub async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Caller, AuthError> {
+        let Credentials { headers, peer, source } = credentials;
+        if let Some(caller) = peer.and_then(|peer| self.by_certificate(peer.identity()?)) {
+            credentials.vouch();
+            return Ok(caller);
+        }
+        if let Some(source_ip) = source.filter(|source| !self.attempts.allows(*source, Instant::now())) {
+            return Err(AuthError::TooManyAttempts { source_ip });
+        }
+        let outcome = self.by_token(headers).await;
+        match (&outcome, source) {
+            (Ok(_), _) => credentials.vouch(),
+            // It says nothing about the caller that nobody could be asked.
+            (Err(AuthError::Unreviewed { .. }), _) | (Err(_), None) => {}
+            (Err(_), Some(source)) => self.attempts.refused(source, Instant::now()),
+        }
+        outcome
+    }
+
+    fn by_certificate(&self, identity: &Identity) -> Option<Caller> {
+        let ours = (self.trust_domains.0)(identity.trust_domain());
+        ours.then(|| Caller {
+            namespace: identity.namespace().into(),
+            service_account: identity.service_account().into(),
+            // A certificate is not bound to a pod: its holder speaks for itself only.
+            pod: None,
+        })
+    }
+
+    async fn by_token(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let cluster = headers.get("clusterid").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let ours =
             cluster.is_empty() || *cluster == *self.cluster_id || self.cluster_aliases.iter().any(|one| one == cluster);
-        if !ours {
-            return Err(AuthError::UnknownCluster { found: cluster.to_owned(), own: self.cluster_id.clone() });
-        }
+        let unknown = || AuthError::UnknownCluster { found: cluster.to_owned(), own: self.cluster_id.clone() };
+        let other = if ours { None } else { Some(self.reviewer.of_cluster(cluster).ok_or_else(unknown)?) };
+        let reviewer = other.as_ref().unwrap_or(&self.reviewer);
         let token = bearer(headers).ok_or(AuthError::NoToken)?;
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::TokenTooLong { max: TOKEN_BYTES_MAX });
         }
-        judge(&self.reviewer.review(token, &self.audiences).await?, &self.audiences)
+        let busy = || AuthError::Unreviewed { reason: "too many reviews at the same time".to_owned() };
+        let _place = self.attempts.review().await.ok_or_else(busy)?;
+        judge(&reviewer.review(token, &self.audiences).await?, &self.audiences)
+    }
+}
+
+impl Credentials<'_> {
+    fn vouch(&self) {
+        if let Some(peer) = self.peer {
+            peer.know();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings of the process: flags, then environment, then defaults. Every mistake is reported, not only the first.
 
 mod flags;
+pub mod idle;
 pub mod mesh;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use mesh_core::names::NamespacedName;
 
 pub use flags::{Cli, Command, DiscoveryFlags};
 
+use crate::allocate::Pools;
 use crate::ca::authority::Lifetimes;
 use crate::publish::Debounce;
 
@@ -29,6 +31,10 @@ pub struct Config {
     pub cluster_aliases: Vec<String>,
     /// Mesh configuration to use while there is no ConfigMap. `--meshConfig`.
     pub mesh_config_file: PathBuf,
+    /// Whether there is a cluster; else files are all there is. `--registries`.
+    pub cluster: bool,
+    /// Directory of objects. `--configDir`.
+    pub config_dir: Option<PathBuf>,
     /// Readiness and debugging. `--httpAddr`.
     pub http_addr: String,
     /// Metrics and debugging. `--monitoringAddr`.
@@ -37,6 +43,8 @@ pub struct Config {
     pub grpc_addr: Option<String>,
     /// xDS and CA over TLS. `--secureGRPCAddr`.
     pub secure_grpc_addr: String,
+    /// Webhooks over TLS; none where they are not served. `--httpsAddr`.
+    pub https_addr: Option<String>,
     /// How long open work may take to end. `--shutdownDuration`.
     pub shutdown: Duration,
     /// Pings to idle clients. `--keepaliveInterval`, `--keepaliveTimeout`.
@@ -73,6 +81,10 @@ pub struct Config {
     pub root_ca_dir: PathBuf,
     /// Whether the set of roots may change. `ISTIO_MULTIROOT_MESH`.
     pub multi_root: bool,
+    /// Whether revocation lists of the authority are distributed. `PILOT_ENABLE_CA_CRL`.
+    pub revocation_lists: bool,
+    /// Whether roots are distributed as a ClusterTrustBundle. `ENABLE_CLUSTER_TRUST_BUNDLE_API`.
+    pub trust_bundle: bool,
     /// Further names of the serving certificate. `ISTIOD_CUSTOM_HOST`.
     pub custom_hosts: Vec<String>,
     /// Whether status is written. `AMBIENT_ENABLE_STATUS`.
@@ -81,8 +93,23 @@ pub struct Config {
     pub leader_election: bool,
     /// Whether dry-run policies are sent. `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
     pub dry_run: bool,
+    /// Whether workloads behind a waypoint take connections from it only. `PILOT_AUTO_ALLOW_WAYPOINT_POLICY`.
+    pub implicit_waypoint_allow: bool,
+    /// Whether ServiceEntries select pods. `PILOT_ENABLE_SERVICEENTRY_SELECT_PODS`.
+    pub entries_select_pods: bool,
+    /// Whether Services select WorkloadEntries. `PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES`.
+    pub services_select_workload_entries: bool,
+    /// Blocks to allocate addresses of ServiceEntries from; none where it is off. `PILOT_ENABLE_IP_AUTOALLOCATE`,
+    /// `PILOT_IP_AUTOALLOCATE_IPV4_PREFIX`, `PILOT_IP_AUTOALLOCATE_IPV6_PREFIX`.
+    pub address_pools: Option<Pools>,
+    /// Whether other clusters and networks are part of the mesh. `AMBIENT_ENABLE_MULTI_NETWORK`.
+    pub multi_network: bool,
+    /// How long another cluster may keep us from starting. `PILOT_REMOTE_CLUSTER_TIMEOUT`.
+    pub remote_cluster_timeout: Duration,
     /// Whether `/debug` is served on the readiness port too. `ENABLE_DEBUG_ON_HTTP`.
     pub debug_on_http: bool,
+    /// Whether `/debug/force_disconnect` is served. `UNSAFE_ENABLE_ADMIN_ENDPOINTS`.
+    pub unsafe_admin: bool,
     /// Accepted settings that have no effect, to be logged.
     pub warnings: Vec<String>,
 }
@@ -110,10 +137,13 @@ impl Config {
             cluster_id: flags.cluster_id.clone().unwrap_or_else(|| text("CLUSTER_ID", "Kubernetes")),
             cluster_aliases: flags.cluster_aliases.clone(),
             mesh_config_file: flags.mesh_config.clone(),
+            cluster: flags.registries.as_deref() != Some(""),
+            config_dir: flags.config_dir.clone(),
             http_addr: flags.http_addr.clone(),
             monitoring_addr: flags.monitoring_addr.clone(),
             grpc_addr: flags.grpc_addr.clone().filter(|addr| !addr.is_empty()),
             secure_grpc_addr: flags.secure_grpc_addr.clone(),
+            https_addr: Some(flags.https_addr.clone()).filter(|addr| !addr.is_empty()),
             shutdown: read.flag_duration("--shutdownDuration", &flags.shutdown_duration),
             keepalive: (
                 read.flag_duration("--keepaliveInterval", &flags.keepalive_interval),
@@ -131,6 +161,7 @@ impl Config {
             debounce: Debounce {
                 after: read.duration("PILOT_DEBOUNCE_AFTER", "100ms"),
                 max: read.duration("PILOT_DEBOUNCE_MAX", "10s"),
+                endpoints: read.bool("PILOT_ENABLE_EDS_DEBOUNCE", true),
             },
             push_throttle: read.count("PILOT_PUSH_THROTTLE", throttle),
             streams_per_second: read.count("PILOT_MAX_REQUESTS_PER_SECOND", throttle),
@@ -144,15 +175,27 @@ impl Config {
             },
             root_ca_dir: text("ROOT_CA_DIR", "/etc/cacerts").into(),
             multi_root: read.bool("ISTIO_MULTIROOT_MESH", false),
+            revocation_lists: read.bool("PILOT_ENABLE_CA_CRL", true),
+            trust_bundle: read.bool("ENABLE_CLUSTER_TRUST_BUNDLE_API", false),
             custom_hosts: list(&text("ISTIOD_CUSTOM_HOST", "")),
             status: read.bool("AMBIENT_ENABLE_STATUS", true),
             leader_election: read.bool("ENABLE_LEADER_ELECTION", true),
             dry_run: read.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", false),
+            implicit_waypoint_allow: read.bool("PILOT_AUTO_ALLOW_WAYPOINT_POLICY", false),
+            entries_select_pods: read.bool("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS", true),
+            services_select_workload_entries: read.bool("PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES", true),
+            address_pools: read.address_pools(),
+            multi_network: read.bool("AMBIENT_ENABLE_MULTI_NETWORK", false),
+            remote_cluster_timeout: read.duration("PILOT_REMOTE_CLUSTER_TIMEOUT", "30s"),
             debug_on_http: read.bool("ENABLE_DEBUG_ON_HTTP", true),
+            unsafe_admin: read.bool("UNSAFE_ENABLE_ADMIN_ENDPOINTS", false),
             warnings: warnings(flags, env),
         };
         if config.lifetimes.default > config.lifetimes.max {
             read.problems.push("DEFAULT_WORKLOAD_CERT_TTL is longer than MAX_WORKLOAD_CERT_TTL".to_owned());
+        }
+        if !config.cluster && config.config_dir.is_none() {
+            read.problems.push("--registries=\"\" needs --configDir: there would be nothing to read".to_owned());
         }
         if read.problems.is_empty() { Ok(config) } else { Err(ConfigError { problems: read.problems }) }
     }
@@ -195,6 +238,22 @@ impl Reader<'_> {
         })
     }
 
+    fn address_pools(&mut self) -> Option<Pools> {
+        let on = self.bool("PILOT_ENABLE_IP_AUTOALLOCATE", true);
+        let default = Pools::default();
+        let v4 = self.value(
+            "PILOT_IP_AUTOALLOCATE_IPV4_PREFIX",
+            default.v4,
+            "an IPv4 block such as 240.240.0.0/16",
+            |text| text.parse().ok(),
+        );
+        let v6 =
+            self.value("PILOT_IP_AUTOALLOCATE_IPV6_PREFIX", default.v6, "an IPv6 block such as 2001:2::/48", |text| {
+                text.parse().ok()
+            });
+        on.then_some(Pools { v4, v6 })
+    }
+
     fn accounts(&mut self, name: &str) -> Vec<NamespacedName> {
         let parse = |text: &str| list(text).iter().map(|one| one.parse().ok()).collect::<Option<Vec<_>>>();
         self.value(name, Vec::new(), "a list of namespace/account", parse)
@@ -208,13 +267,6 @@ fn list(text: &str) -> Vec<String> {
 /// What is accepted for compatibility and has no effect.
 fn warnings(flags: &DiscoveryFlags, env: &Env) -> Vec<String> {
     let mut warnings = flags.without_effect();
-    let elsewhere =
-        [("PILOT_ENABLE_AMBIENT", "ambient is always on"), ("PILOT_CERT_PROVIDER", "only istiod is supported")];
-    for (name, reason) in elsewhere {
-        let ours = env.get(name).is_none_or(|value| matches!(value, "true" | "istiod" | ""));
-        if !ours {
-            warnings.push(format!("{name} has no effect: {reason}"));
-        }
-    }
+    warnings.extend(idle::env(env).into_iter().map(|one| format!("{} has no effect: {}", one.field, one.reason)));
     warnings
 }

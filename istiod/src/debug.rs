@@ -1,4 +1,5 @@
 //! What the control plane tells about itself.
 
 pub mod http;
+mod pages;
 pub mod view;

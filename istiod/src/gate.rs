@@ -1,16 +1,22 @@
 //! Who may open an xDS stream, and as which node.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use mesh_wire::discovery::Node;
+use mesh_wire::meltemi;
 use mesh_xds::server::Gatekeeper;
 use prost_types::value::Kind;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::auth::{Authenticator, Caller, TokenReviewer};
+use crate::auth::{Authenticator, Caller, Credentials, TokenReviewer};
 use crate::ca::service::unauthenticated;
+use crate::listen::Peer;
+use crate::world::Promises;
 
 /// Admits streams to one listener.
 #[derive(Debug)]
@@ -21,24 +27,64 @@ pub struct Gate<R> {
     pub identity_check: bool,
     /// New streams, over all listeners.
     pub limiter: Arc<RateLimiter>,
+    /// Which promises hold at the moment.
+    pub promises: CurrentPromises,
+}
+
+/// Tells which promises hold at the moment.
+#[derive(Clone)]
+pub struct CurrentPromises(Arc<dyn Fn() -> Promises + Send + Sync>);
+
+impl CurrentPromises {
+    /// Those that `current` says.
+    pub fn new(current: impl Fn() -> Promises + Send + Sync + 'static) -> Self {
+        Self(Arc::new(current))
+    }
+}
+
+impl Default for CurrentPromises {
+    fn default() -> Self {
+        Self::new(Promises::default)
+    }
+}
+
+impl fmt::Debug for CurrentPromises {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CurrentPromises").finish_non_exhaustive()
+    }
 }
 
 impl<R: TokenReviewer> Gatekeeper for Gate<R> {
     /// None on a listener without authentication.
     type Caller = Option<Caller>;
 
-    async fn admit(&self, headers: &http::HeaderMap, _extensions: &http::Extensions) -> Result<Option<Caller>, Status> {
+    async fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Option<Caller>, Status> {
+        // Who is not authenticated takes no turn from those who are.
+        let caller = match &self.authenticator {
+            None => {
+                if let Some(peer) = extensions.get::<Arc<Peer>>() {
+                    peer.know();
+                }
+                None
+            }
+            Some(authenticator) => {
+                let caller = authenticator.authenticate(Credentials::of(headers, extensions)).await;
+                Some(caller.map_err(|error| unauthenticated(&error))?)
+            }
+        };
         match self.limiter.take(Instant::now()) {
             Some(wait) => tokio::time::sleep(wait).await,
             None => return Err(Status::resource_exhausted("too many new streams, try again later")),
         }
-        match &self.authenticator {
-            None => Ok(None),
-            Some(authenticator) => match authenticator.authenticate(headers).await {
-                Ok(caller) => Ok(Some(caller)),
-                Err(error) => Err(unauthenticated(&error)),
-            },
-        }
+        Ok(caller)
+    }
+
+    fn address(&self, extensions: &Extensions) -> Option<SocketAddr> {
+        extensions.get::<Arc<Peer>>().map(|peer| peer.addr())
+    }
+
+    fn greeting(&self, headers: &HeaderMap) -> HeaderMap {
+        greeting(headers, (self.promises.0)())
     }
 
     fn check(&self, caller: &Option<Caller>, node: &Node) -> Result<(), Status> {
@@ -51,6 +97,20 @@ impl<R: TokenReviewer> Gatekeeper for Gate<R> {
             _ => Ok(()),
         }
     }
+}
+
+/// Which promises hold, for clients that say that they can be told. Others know of none and get the same resources: what
+/// they do not know of those, they ignore, and so every client shares one serialisation and one version.
+fn greeting(headers: &HeaderMap, promises: Promises) -> HeaderMap {
+    let told = headers.get_all(meltemi::EXTENSIONS_HEADER).iter().filter_map(|value| value.to_str().ok());
+    let asks = told.flat_map(|list| list.split(',')).any(|one| one.trim() == meltemi::PROMISES_EXTENSION);
+    let text = format!(
+        "waypointRequired={},policyBeforeTraffic={}",
+        promises.waypoint_required.name(),
+        promises.policy_before_traffic.name()
+    );
+    let value = HeaderValue::try_from(text).ok().filter(|_| asks);
+    value.map(|value| (HeaderName::from_static(meltemi::PROMISES_HEADER), value)).into_iter().collect()
 }
 
 /// What a node says of itself.
@@ -153,7 +213,31 @@ mod tests {
     }
 
     #[test]
-    fn row_11_a_node_of_another_namespace_is_refused() {
+    fn promises_are_told_to_those_who_ask() {
+        use crate::world::Promise;
+        let headers = |value: &'static str| {
+            [(HeaderName::from_static(meltemi::EXTENSIONS_HEADER), HeaderValue::from_static(value))]
+                .into_iter()
+                .collect()
+        };
+        let told = |headers: HeaderMap, promises| {
+            greeting(&headers, promises).get(meltemi::PROMISES_HEADER).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let relaxed = Promises { waypoint_required: Promise::Reference, ..Promises::default() };
+        assert_eq!(told(HeaderMap::new(), relaxed), None);
+        assert_eq!(told(headers("waypoint-required"), relaxed), None);
+        assert_eq!(
+            told(headers("waypoint-required, promises"), relaxed).unwrap(),
+            "waypointRequired=reference,policyBeforeTraffic=strict"
+        );
+        assert_eq!(
+            told(headers("promises"), Promises::default()).unwrap(),
+            "waypointRequired=strict,policyBeforeTraffic=strict"
+        );
+    }
+
+    #[test]
+    fn xds_row_11_a_node_of_another_namespace_is_refused() {
         let error = outcome("ztunnel~1.1.1.1~zt.ns-b~ns-b.svc.cluster.local", &[]).unwrap_err();
         assert!(error.contains("\"ns-b\"") && error.contains("\"ns-a\""), "{error}");
         assert!(outcome("ztunnel~1.1.1.1~zt.x.ns-a~ns-a.svc", &[]).is_ok());

@@ -139,14 +139,14 @@ fn step(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
     if holder.is_empty() || holder == me || unchanged > life { Step::Take } else { Step::Wait }
 }
 
-/// A leader that says nothing for this long is replaced.
-const LEASE: Duration = Duration::from_secs(30);
+/// A leader that says nothing for this long is replaced: with the time between two attempts, within 15 s.
+const LEASE: Duration = Duration::from_secs(12);
 /// A leader that could not renew for this long stops writing.
-const RENEW_DEADLINE: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(9);
 /// Longest attempt.
-const ATTEMPT: Duration = Duration::from_millis(7500);
+const ATTEMPT: Duration = Duration::from_secs(4);
 /// Time between two attempts.
-const RETRY: Duration = Duration::from_millis(7500);
+const RETRY: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -177,7 +177,7 @@ mod tests {
                 if call > 1 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(Duration::from_secs(3)).await;
+                tokio::time::sleep(Duration::from_millis(1500)).await;
                 let lease = Lease {
                     metadata: ObjectMeta { name: Some("lock".into()), ..ObjectMeta::default() },
                     spec: Some(lease(if request.method() == http::Method::GET { "" } else { "me" })),
@@ -201,5 +201,6 @@ mod tests {
     #[test]
     fn deadlines_leave_no_moment_with_two_leaders() {
         assert!(RENEW_DEADLINE + RETRY < LEASE);
+        assert!(LEASE + RETRY < Duration::from_secs(15), "a leader that is gone is replaced within 15 s");
     }
 }

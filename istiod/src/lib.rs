@@ -3,6 +3,7 @@
 //! `source → world → translate → publish → xDS`; `ca` signs for whoever `auth` knows; `roots` and `status` write what
 //! the leader alone writes.
 
+pub mod allocate;
 pub mod auth;
 pub mod ca;
 pub mod cluster;
@@ -12,11 +13,16 @@ pub mod gate;
 pub mod lead;
 pub mod listen;
 pub mod metrics;
+pub mod offline;
 pub mod publish;
 pub mod roots;
 pub mod run;
+pub mod serve;
+pub mod simulate;
 pub mod source;
 pub mod status;
 pub mod supervise;
 pub mod translate;
+pub mod trust_bundle;
+pub mod webhook;
 pub mod world;

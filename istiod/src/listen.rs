@@ -1,15 +1,21 @@
-//! Listening sockets and the TLS in front of gRPC.
+//! Listening sockets, and what a connection may cost before its peer has said who it is.
 
+mod crowd;
+pub(crate) mod guard;
+mod peer;
+
+use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+pub use peer::Peer;
+
+use crowd::{Crowd, Entry, Ticket};
 
 /// Binds `host:port`, or `:port` on every address of the machine.
 ///
@@ -28,55 +34,151 @@ pub async fn bind(addr: &str) -> io::Result<TcpListener> {
     }
 }
 
-/// Accepts connections and finishes their handshakes beside each other; a slow client holds up nobody.
-pub fn tls(listener: TcpListener, config: rustls::ServerConfig) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
-    let (accepted, stream) = mpsc::channel(ACCEPTED_MAX);
-    tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), accepted));
-    ReceiverStream::new(stream)
+/// What the connections of one listener may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Open connections.
+    pub connections: usize,
+    /// Those whose peer is not known yet, handshakes included.
+    pub strangers: usize,
+    /// Those of one address (of IPv6, of one /64).
+    pub strangers_per_source: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long a peer may stay unknown; for ever where its requests do not say who it is.
+    pub patience: Option<Duration>,
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
-) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let connection = tokio::select! {
-            () = accepted.closed() => return,
-            connection = listener.accept() => connection,
-        };
-        let (tcp, peer) = match connection {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
-        tokio::spawn(async move {
-            let _slot = slot;
-            let handshake = async {
-                tcp.set_nodelay(true)?;
-                acceptor.accept(tcp).await
-            };
-            match tokio::time::timeout(HANDSHAKE, handshake).await {
-                // Nobody listens any more: the connection is closed.
-                Ok(Ok(tls)) => drop(accepted.send(Ok(tls)).await),
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-            }
-        });
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            strangers: 1_024,
+            strangers_per_source: 128,
+            handshake: Duration::from_secs(10),
+            patience: Some(Duration::from_secs(30)),
+        }
     }
 }
 
-/// Finished handshakes that wait for the server to take them.
-const ACCEPTED_MAX: usize = 64;
-/// Handshakes at the same time; more wait in the kernel's queue.
-const HANDSHAKES_MAX: usize = 512;
-/// A handshake that takes longer is abandoned.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// After a failed accept, so that running out of descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Keeps the bounds of one listener.
+#[derive(Debug)]
+pub(crate) struct Door {
+    connections: Arc<Semaphore>,
+    strangers: Mutex<Strangers>,
+}
+
+#[derive(Debug)]
+struct Strangers {
+    crowd: Crowd,
+    evictions: HashMap<Ticket, Arc<Notify>>,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// Held for as long as it is open.
+    pub(crate) connection: OwnedSemaphorePermit,
+    /// Held for as long as its peer is unknown.
+    pub(crate) place: Place,
+}
+
+/// A stranger's place; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Place {
+    door: Arc<Door>,
+    source: IpAddr,
+    ticket: Ticket,
+    evicted: Arc<Notify>,
+}
+
+impl Door {
+    /// Nobody has come yet.
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        let crowd = Crowd::new(bounds.strangers, bounds.strangers_per_source);
+        Arc::new(Self {
+            connections: Arc::new(Semaphore::new(bounds.connections)),
+            strangers: Mutex::new(Strangers { crowd, evictions: HashMap::new() }),
+        })
+    }
+
+    /// Lets a connection in, or not: it is then to be closed, which costs next to nothing.
+    pub(crate) fn admit(self: &Arc<Self>, addr: SocketAddr) -> Option<Admission> {
+        let connection = self.connections.clone().try_acquire_owned().ok()?;
+        let source = crowd::source(addr.ip());
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Admitted { ticket, evicted } = strangers.crowd.enter(source) else { return None };
+        if let Some(notify) = evicted.and_then(|ticket| strangers.evictions.remove(&ticket)) {
+            notify.notify_one();
+        }
+        let evicted = Arc::new(Notify::new());
+        strangers.evictions.insert(ticket, evicted.clone());
+        drop(strangers);
+        Some(Admission { connection, place: Place { door: self.clone(), source, ticket, evicted } })
+    }
+}
+
+impl Place {
+    /// Told when somebody else needs the place more.
+    pub(crate) fn evicted(&self) -> Arc<Notify> {
+        self.evicted.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut strangers = self.door.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.crowd.leave(self.source, self.ticket);
+        strangers.evictions.remove(&self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FEW: Bounds = Bounds {
+        connections: 4,
+        strangers: 3,
+        strangers_per_source: 2,
+        handshake: Duration::from_secs(1),
+        patience: None,
+    };
+
+    fn addr(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 1))
+    }
+
+    #[tokio::test]
+    async fn who_is_known_leaves_the_crowd_and_keeps_the_connection() {
+        let door = Door::new(FEW);
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let Admission { connection, place } = door.admit(addr(1)).unwrap();
+            open.push((connection, Peer::new(addr(1), None, Some(place))));
+        }
+        assert!(door.admit(addr(1)).is_none(), "the share of one address");
+        open[0].1.know();
+        assert!(open[0].1.is_known());
+        let third = door.admit(addr(1)).unwrap();
+        let fourth = door.admit(addr(2)).unwrap();
+        assert!(door.admit(addr(3)).is_none(), "all connections");
+        drop((third, fourth));
+        assert!(door.admit(addr(3)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_makes_room_for_others() {
+        let door = Door::new(FEW);
+        let first = door.admit(addr(1)).unwrap();
+        let _second = door.admit(addr(1)).unwrap();
+        let _third = door.admit(addr(2)).unwrap();
+        let _fourth = door.admit(addr(3)).unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(1), {
+            let evicted = first.place.evicted();
+            async move { evicted.notified().await }
+        })
+        .await;
+        assert!(told.is_ok(), "the oldest of the address with most is told");
+    }
+}

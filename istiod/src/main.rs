@@ -10,6 +10,7 @@ use mesh_telemetry::log::{self, Format};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    mesh_sys::memory::return_buffers();
     let Command::Discovery(flags) = Cli::parse().command;
     let outcome = start(&flags);
     match outcome {

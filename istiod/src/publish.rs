@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::translate::{Model, PolicyStatus};
-use crate::world::{Change, Kind};
+use crate::status::Feed;
+use crate::translate::Model;
+use crate::world::{Change, Kind, RemoteChange};
 
 /// The types that node proxies ask for. Policies come before, and leave after, the workloads that name them.
 pub const TYPES: [TypeSpec; 3] = [
@@ -37,18 +38,20 @@ pub struct Debounce {
     pub after: Duration,
     /// Longest wait, however busy it is.
     pub max: Duration,
+    /// Whether changes of nothing but endpoints wait too.
+    pub endpoints: bool,
 }
 
 impl Debounce {
     /// The quiet time that a batch of this size waits for. A few lone changes need not wait for a burst that does not
     /// come: a policy reaches its proxies within milliseconds, fifty pods that start together still are one push.
-    fn quiet(self, changes: usize) -> Duration {
+    fn quiet(self, changes: usize, reasons: &BTreeSet<&'static str>) -> Duration {
+        if !self.endpoints && reasons.iter().all(|reason| *reason == ENDPOINT) {
+            return Duration::ZERO;
+        }
         if changes <= FEW { self.after / EAGER_FRACTION } else { self.after }
     }
 }
-
-/// Judgements about policies, as the status writer gets them.
-pub type Statuses = Arc<BTreeMap<NamespacedName, PolicyStatus>>;
 
 /// Owns the write side of the model.
 #[derive(Debug)]
@@ -61,18 +64,24 @@ pub struct Publisher {
     pub changes: mpsc::Receiver<Change>,
     /// Kinds that must be complete before anything is published.
     pub awaited: BTreeSet<Kind>,
+    /// Whether other clusters are awaited too.
+    pub awaits_clusters: bool,
     /// Done with the first publication.
     pub ready: Option<Task>,
     /// When to publish.
     pub debounce: Debounce,
-    /// Judgements about policies.
-    pub statuses: watch::Sender<Statuses>,
+    /// Which statuses became different.
+    pub statuses: Arc<Feed>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Number of publications.
     pub published: u64,
     /// Told after the model was recomputed.
     pub publications: watch::Sender<()>,
+    /// What the changes since the last publication were about.
+    pub reasons: BTreeSet<&'static str>,
+    /// Proxies were told promises that hold no longer.
+    pub renew: bool,
 }
 
 impl Publisher {
@@ -83,10 +92,10 @@ impl Publisher {
             let first = Instant::now();
             let (mut size, mut dirty) = self.apply(&mut batch);
             // Heartbeats of nodes and statuses of pods come all the time and mostly touch nothing.
-            if !self.awaited.is_empty() || (dirty == 0 && self.ready.is_none()) {
+            if !self.awaited.is_empty() || self.awaits_clusters || (dirty == 0 && self.ready.is_none() && !self.renew) {
                 continue;
             }
-            let mut due = first + self.debounce.quiet(size);
+            let mut due = first + self.debounce.quiet(size, &self.reasons);
             let last = first + self.debounce.max;
             while Instant::now() < due.min(last) {
                 match tokio::time::timeout_at(due.min(last), self.changes.recv_many(&mut batch, BATCH_MAX)).await {
@@ -95,13 +104,13 @@ impl Publisher {
                         let (more, now_dirty) = self.apply(&mut batch);
                         if now_dirty > dirty {
                             (size, dirty) = (size + more, now_dirty);
-                            due = Instant::now() + self.debounce.quiet(size);
+                            due = Instant::now() + self.debounce.quiet(size, &self.reasons);
                         }
                     }
                 }
             }
             self.metrics.debounced(first.elapsed());
-            self.publish();
+            self.publish(first);
         }
     }
 
@@ -110,10 +119,17 @@ impl Publisher {
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
         let (mut touching, mut dirty) = (0, model.dirtiness());
         for change in batch.drain(..) {
+            self.metrics.inbound(inbound(&change));
+            let reason = reason(&change);
             match &change {
+                Change::Settings(settings) if settings.promises != model.world().settings().promises => {
+                    tracing::info!(promises = ?settings.promises, "promises have changed");
+                    self.renew = true;
+                }
                 Change::Synced(kind) => {
                     self.awaited.remove(kind);
                 }
+                Change::Remote(_, change) if matches!(**change, RemoteChange::Settled) => self.awaits_clusters = false,
                 Change::Broken { kind, key, reason, stand_in, .. } => {
                     self.metrics.unreadable(*kind);
                     tell_broken(*kind, key, reason, stand_in.is_some());
@@ -127,35 +143,70 @@ impl Publisher {
             }
             model.apply(change);
             let before = std::mem::replace(&mut dirty, model.dirtiness());
-            touching += usize::from(dirty > before);
+            if dirty > before {
+                touching += 1;
+                self.reasons.insert(reason);
+            }
         }
         (touching, dirty)
     }
 
-    fn publish(&mut self) {
-        let (delta, statuses, services) = {
+    fn publish(&mut self, first: Instant) {
+        let started = Instant::now();
+        let (recomputed, delta, services) = {
             let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
-            let delta = model.flush();
-            let statuses = (!delta.statuses.is_empty()).then(|| Arc::new(model.statuses().clone()));
-            (delta, statuses, model.world().service_count())
+            (model.dirtiness(), model.flush(), model.world().service_count())
         };
+        self.metrics.recomputed(recomputed);
+        self.metrics.computed(started.elapsed());
         self.metrics.services(services);
+        let reasons = std::mem::take(&mut self.reasons);
         if !delta.changes.is_empty() {
             self.published += 1;
             let version = format!("{}/{}", jiff::Timestamp::now().strftime("%FT%TZ"), self.published);
             tracing::debug!(version, resources = delta.changes.len(), "publishing");
-            self.metrics.triggered();
-            self.hub.publish(version.into(), &delta.changes);
+            self.metrics.triggered(reasons);
+            self.hub.publish_since(version.into(), &delta.changes, first);
+        }
+        if std::mem::take(&mut self.renew) {
+            self.hub.renew();
         }
         self.publications.send_replace(());
-        if let Some(statuses) = statuses {
-            self.statuses.send_replace(statuses);
+        if !delta.statuses.is_empty() {
+            self.statuses.add(delta.statuses.into_iter().map(|(target, _)| target));
         }
         if let Some(ready) = self.ready.take() {
             tracing::info!(services, "the cluster is read, accepting proxies");
             self.hub.set_ready(true);
+            self.statuses.complete();
             ready.done();
         }
+    }
+}
+
+/// What a change is about, in the words of the reference.
+fn reason(change: &Change) -> &'static str {
+    match change {
+        Change::Settings(_) => "global",
+        _ => match inbound(change) {
+            "eds" => ENDPOINT,
+            "svc" | "svcdelete" => "service",
+            _ => "config",
+        },
+    }
+}
+
+fn inbound(change: &Change) -> &'static str {
+    let kind = match change {
+        Change::Upsert(object) | Change::Partial { object, .. } => object.kind(),
+        Change::Delete(Kind::Service, _) => return "svcdelete",
+        Change::Delete(kind, _) | Change::Retain(kind, _) | Change::Broken { kind, .. } => *kind,
+        _ => return "config",
+    };
+    match kind {
+        Kind::Service => "svc",
+        Kind::Pod | Kind::Slice => "eds",
+        _ => "config",
     }
 }
 
@@ -187,6 +238,8 @@ fn inner_workload(resource: &Resource) -> Option<Bytes> {
     (u64::try_from(body.len()).ok()? == length).then_some(body)
 }
 
+/// Changes of pods and slices.
+const ENDPOINT: &str = "endpoint";
 /// Changes that are taken from the queue at once.
 const BATCH_MAX: usize = 512;
 /// Up to this many changes count as lone ones.

@@ -1,12 +1,11 @@
 //! Puts the control plane together and takes it apart again.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use axum::Router;
-use futures::Stream;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::Api;
@@ -15,31 +14,40 @@ use mesh_telemetry::metrics::Registry;
 use mesh_telemetry::ready::Readiness;
 use mesh_wire::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use mesh_xds::server::{AdsService, Hub, HubOptions};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::service::Routes;
 
-use crate::auth::Authenticator;
+use crate::allocate::Allocator;
+use crate::auth::certificate::{self, ClientCertificates};
+use crate::auth::cluster::Reviewers;
+use crate::auth::{Attempts, Authenticator, TrustDomains};
 use crate::ca::rotation::{Rotation, Source};
 use crate::ca::service::{CaSettings, CertificateService};
 use crate::ca::serving::{Serving, dns_names};
 use crate::ca::{Authority, CurrentAuthority, material, self_signed};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::config::mesh::MeshReport;
 use crate::debug::http::{self, DebugState};
-use crate::gate::{Gate, RateLimiter};
+use crate::gate::{CurrentPromises, Gate, RateLimiter};
 use crate::lead::Election;
-use crate::listen;
+use crate::listen::{self, Bounds};
 use crate::metrics::{HubMetrics, Metrics};
-use crate::publish::{Publisher, Statuses, TYPES};
-use crate::roots::RootDistributor;
+use crate::publish::{Publisher, TYPES};
+use crate::roots::{Channels, RootDistributor};
+use crate::serve::HttpServer;
+use crate::source::files::Files;
+use crate::source::mesh::Told;
+use crate::source::remote::RemoteClusters;
+use crate::source::remote::registry::Clusters;
 use crate::source::{Sources, mesh};
-use crate::status::StatusWriter;
+use crate::status::{Feed, StatusWriter};
 use crate::supervise::Supervisor;
 use crate::translate::Model;
+use crate::trust_bundle::{self, TrustBundle};
+use crate::webhook::registration::Registrar;
+use crate::webhook::{self, Webhook, WebhookMetrics};
 use crate::world::{Change, Kind, MeshSettings};
 
 /// Runs the control plane until `stop` resolves, then drains it.
@@ -48,16 +56,22 @@ use crate::world::{Change, Kind, MeshSettings};
 /// Whatever keeps it from starting. Once it runs only `stop` ends it, or the panic of one of its tasks.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let config = Arc::new(config);
+    if !config.cluster {
+        return crate::offline::run(config, stop).await;
+    }
     let client = Client::try_default().await.context("connecting to the API server")?;
-    let settings = mesh::initial(&client, &config).await.context("reading the mesh configuration")?;
+    let registry = Registry::new();
+    let told = Told { metrics: Arc::new(Metrics::new(&registry)), report: MeshReport::default() };
+    let settings = mesh::initial(&client, &config, &told).await.context("reading the mesh configuration")?;
     let (signal, watch) = drain::channel();
-    let plane = Plane::new(config.clone(), client, settings, watch.clone());
+    let plane = Plane::new(config.clone(), client, settings, (registry, told), watch.clone());
     let authority = plane.authority().await.context("certificate authority")?;
     let serving =
         Serving::new(dns_names(&config.custom_hosts, &config.revision, &config.namespace), authority.clone())?;
     plane.serve_http().await?;
     plane.serve_grpc(&serving, authority.clone()).await?;
-    plane.control(authority);
+    plane.serve_webhooks(&serving, authority.clone()).await?;
+    plane.control(authority).await.context("starting the writers")?;
     plane.supervisor.spawn("serving certificate", serving.run(watch));
     tokio::select! {
         () = stop => {}
@@ -82,11 +96,13 @@ struct Plane {
     drain: DrainWatch,
     registry: Registry,
     metrics: Arc<Metrics>,
+    mesh_report: MeshReport,
     readiness: Readiness,
     hub: Arc<Hub>,
     model: Arc<RwLock<Model>>,
-    statuses: watch::Receiver<Statuses>,
-    authenticator: Arc<Authenticator<Cluster>>,
+    statuses: Arc<Feed>,
+    authenticator: Arc<Authenticator<Reviewers>>,
+    clusters: Option<Clusters>,
     supervisor: Supervisor,
     /// Changes with every publication.
     publications: watch::Receiver<()>,
@@ -94,15 +110,20 @@ struct Plane {
 
 impl Plane {
     /// Starts reading the cluster: from here on the model fills.
-    fn new(config: Arc<Config>, client: Client, settings: MeshSettings, drain: DrainWatch) -> Self {
-        let registry = Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry));
+    fn new(
+        config: Arc<Config>,
+        client: Client,
+        settings: MeshSettings,
+        (registry, told): (Registry, Told),
+        drain: DrainWatch,
+    ) -> Self {
+        let metrics = told.metrics.clone();
         let readiness = Readiness::new();
         let options = HubOptions { push_throttle: config.push_throttle, ..HubOptions::default() };
         let hub = Hub::new(&TYPES, options, Box::new(HubMetrics(metrics.clone())));
         let model: Arc<RwLock<Model>> = Arc::default();
         let (changes, receiver) = mpsc::channel(CHANGES_MAX);
-        let (statuses_tx, statuses) = watch::channel(Statuses::default());
+        let statuses: Arc<Feed> = Arc::default();
         let revision = Arc::from(config.revision.as_str());
         if let Ok(mut model) = model.write() {
             model.apply(Change::Settings(Arc::new(settings)));
@@ -116,27 +137,34 @@ impl Plane {
             readiness: readiness.clone(),
             supervisor: supervisor.clone(),
         };
-        sources.start();
-        supervisor.spawn("mesh configuration", mesh::follow(client.clone(), config.clone(), changes));
+        start_reading(&config, &sources);
+        let clusters = config.multi_network.then(|| read_clusters(&config, &sources, &registry));
+        let following = mesh::follow(client.clone(), config.clone(), changes, told.clone());
+        supervisor.spawn("mesh configuration", following);
         let (publications_tx, publications) = watch::channel(());
         let publisher = Publisher {
             model: model.clone(),
             hub: hub.clone(),
             changes: receiver,
             awaited: BTreeSet::from(Kind::ALL),
+            awaits_clusters: config.multi_network,
             ready: Some(readiness.register("discovery")),
             debounce: config.debounce,
-            statuses: statuses_tx,
+            statuses: statuses.clone(),
             metrics: metrics.clone(),
             published: 0,
             publications: publications_tx,
+            reasons: BTreeSet::new(),
+            renew: false,
         };
         supervisor.spawn("publisher", publisher.run());
         let authenticator = Arc::new(Authenticator {
-            reviewer: Cluster(client.clone()),
+            reviewer: Reviewers { local: Cluster(client.clone()), others: clusters.clone() },
             audiences: config.audiences.clone(),
             cluster_id: config.cluster_id.as_str().into(),
             cluster_aliases: config.cluster_aliases.clone(),
+            trust_domains: trust_domains(&model),
+            attempts: Attempts::default(),
         });
         Self {
             config,
@@ -144,11 +172,13 @@ impl Plane {
             drain,
             registry,
             metrics,
+            mesh_report: told.report,
             readiness,
             hub,
             model,
             statuses,
             authenticator,
+            clusters,
             supervisor,
             publications,
         }
@@ -170,21 +200,15 @@ impl Plane {
         let authority = Authority::new(&current)?;
         tracing::info!(?source, "certificate authority is ready");
         let (sender, receiver) = watch::channel(Arc::new(authority));
-        let mut ends = receiver.clone();
-        let metrics = self.metrics.clone();
-        metrics.authority_ends(ends.borrow_and_update().validity().1);
-        tokio::spawn(async move {
-            while ends.changed().await.is_ok() {
-                metrics.authority_ends(ends.borrow_and_update().validity().1);
-            }
-        });
+        self.supervisor
+            .spawn("ends of certificates", watch_ends(receiver.clone(), self.metrics.clone(), self.drain.clone()));
         let rotation = Rotation { source, current, multi_root: config.multi_root, authority: sender };
         self.supervisor.spawn("authority", rotation.run(self.drain.clone()));
         Ok(receiver)
     }
 
     fn settings(&self) -> Arc<MeshSettings> {
-        self.model.read().unwrap_or_else(std::sync::PoisonError::into_inner).world().settings().clone()
+        self.model.read().unwrap_or_else(PoisonError::into_inner).world().settings().clone()
     }
 
     async fn serve_http(&self) -> anyhow::Result<()> {
@@ -193,20 +217,26 @@ impl Plane {
             model: self.model.clone(),
             authenticator: self.authenticator.clone(),
             namespace: self.config.namespace.as_str().into(),
+            clusters: self.clusters.clone(),
+            simulations: Arc::new(Semaphore::new(1)),
+            mesh_report: self.mesh_report.clone(),
+            warnings: self.config.warnings.clone(),
+            unsafe_admin: self.config.unsafe_admin,
         }));
         let mut readiness = http::ready(self.readiness.clone());
         if self.config.debug_on_http {
             readiness = readiness.merge(debug.clone());
         }
         let monitoring = self.registry.router().merge(http::version()).merge(debug);
-        self.serve_router(listen::bind(&self.config.http_addr).await?, readiness);
-        self.serve_router(listen::bind(&self.config.monitoring_addr).await?, monitoring);
+        self.serve_router("readiness", listen::bind(&self.config.http_addr).await?, readiness);
+        self.serve_router("monitoring", listen::bind(&self.config.monitoring_addr).await?, monitoring);
         Ok(())
     }
 
-    fn serve_router(&self, listener: TcpListener, router: Router) {
+    fn serve_router(&self, name: &'static str, listener: TcpListener, router: Router) {
         let mut drain = self.drain.clone();
-        tokio::spawn(mesh_telemetry::http::serve(listener, router, async move { drain.signaled().await }));
+        let server = mesh_telemetry::http::serve(listener, router, async move { drain.signaled().await });
+        self.supervisor.spawn(name, server);
     }
 
     async fn serve_grpc(&self, serving: &Serving, authority: CurrentAuthority) -> anyhow::Result<()> {
@@ -215,7 +245,9 @@ impl Plane {
             authenticator: self.config.xds_auth.then(|| self.authenticator.clone()),
             identity_check: self.config.identity_check,
             limiter: limiter.clone(),
+            promises: promises(&self.model),
         };
+        let clients = ClientCertificates::new(authority.clone())?;
         let certificates = IstioCertificateServiceServer::new(CertificateService::new(
             self.authenticator.clone(),
             Cluster(self.client.clone()),
@@ -228,76 +260,115 @@ impl Plane {
             self.metrics.clone(),
         ))
         .max_decoding_message_size(CERTIFICATE_REQUEST_BYTES_MAX);
-        let listener = listen::bind(&self.config.secure_grpc_addr).await?;
-        let incoming = listen::tls(listener, serving.server_config()?);
         let ads = AdsService::new(self.hub.clone(), Arc::new(authenticated));
-        let router = self.server().add_service(ads).add_service(certificates.clone());
-        self.serve_until_drained(router, incoming, "secure");
+        let routes = Routes::new(ads).add_service(certificates.clone());
+        let listener = listen::bind(&self.config.secure_grpc_addr).await?;
+        let tls = Arc::new(serving.server_config_for(Arc::new(clients))?);
+        self.serve_http2("secure gRPC", listener, Some(tls), routes);
         if let Some(addr) = &self.config.grpc_addr {
             let listener = listen::bind(addr).await?;
             tracing::warn!(addr, "xDS is served in plain text and to anybody");
-            let open = Gate::<Cluster> { authenticator: None, identity_check: false, limiter };
+            let open = Gate::<Cluster> {
+                authenticator: None,
+                identity_check: false,
+                limiter,
+                promises: promises(&self.model),
+            };
             let ads = AdsService::new(self.hub.clone(), Arc::new(open));
-            let router = self.server().add_service(ads).add_service(certificates);
-            self.serve_until_drained(router, TcpListenerStream::new(listener), "plain-text");
+            self.serve_http2("plain-text gRPC", listener, None, Routes::new(ads).add_service(certificates));
         }
         Ok(())
     }
 
-    /// Serves until the drain starts, then until every stream has ended; the drain waits for that.
-    fn serve_until_drained<IO>(
+    fn serve_http2(
         &self,
-        router: tonic::transport::server::Router,
-        incoming: impl Stream<Item = std::io::Result<IO>> + Send + 'static,
         name: &'static str,
-    ) where
-        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    {
-        let (mut drain, held) = (self.drain.clone(), self.drain.clone());
-        let stop = async move {
-            drain.signaled().await;
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        routes: Routes,
+    ) {
+        let server = HttpServer {
+            name,
+            listener,
+            tls,
+            plain_http2: true,
+            bounds: Bounds::default(),
+            keepalive: self.config.keepalive,
+            max_age: self.config.max_connection_age,
+            router: routes.prepare().into_axum_router(),
         };
-        tokio::spawn(async move {
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop).await {
-                tracing::error!(%error, name, "gRPC server ended");
-            }
-            drop(held);
-        });
+        self.supervisor.spawn(name, server.run(self.drain.clone()));
     }
 
-    fn server(&self) -> Server {
-        let (interval, timeout) = self.config.keepalive;
-        let server = Server::builder()
-            .http2_keepalive_interval(Some(interval))
-            .http2_keepalive_timeout(Some(timeout))
-            .max_concurrent_streams(STREAMS_MAX);
-        match self.config.max_connection_age {
-            // Jitter, so that replicas do not shed their proxies at the same time.
-            Some(age) => {
-                server.max_connection_age(age.mul_f64(rand::random_range(0.9..1.1))).max_connection_age_grace(AGE_GRACE)
-            }
-            None => server,
-        }
+    /// Serves admission, and keeps the API server asking for it.
+    async fn serve_webhooks(&self, serving: &Serving, authority: CurrentAuthority) -> anyhow::Result<()> {
+        let Some(addr) = &self.config.https_addr else { return Ok(()) };
+        let starting = self.readiness.register("validation");
+        let metrics = Arc::new(WebhookMetrics::new(&self.registry));
+        let (listener, tls) = (listen::bind(addr).await?, serving.webhook_config()?);
+        let webhook = Arc::new(Webhook::following(self.model.clone(), metrics.clone()));
+        let server = webhook::serve(listener, tls, webhook, webhook::Limits::default(), self.drain.clone());
+        self.supervisor.spawn("webhooks", server);
+        let registrar = Registrar {
+            client: self.client.clone(),
+            authority,
+            revision: self.config.revision.clone(),
+            namespace: self.config.namespace.clone(),
+            metrics,
+        };
+        self.supervisor.spawn("webhook registration", registrar.run(self.drain.clone()));
+        starting.done();
+        Ok(())
     }
 
     /// Starts the writers.
-    fn control(&self, authority: CurrentAuthority) {
+    async fn control(&self, authority: CurrentAuthority) -> anyhow::Result<()> {
+        let bundled = self.config.trust_bundle && self.trust_bundle(&authority).await?;
         let roots = RootDistributor {
             client: self.client.clone(),
             authority,
             leading: self.lead(NAMESPACE_LOCK),
             model: self.model.clone(),
             publications: self.publications.clone(),
+            channels: Channels { roots: !bundled, revocations: self.config.revocation_lists },
         };
         self.supervisor.spawn("root distributor", roots.run(self.drain.clone()));
+        if let Some(pools) = self.config.address_pools {
+            let allocator = Allocator {
+                client: self.client.clone(),
+                model: self.model.clone(),
+                publications: self.publications.clone(),
+                leading: self.lead(ALLOCATION_LOCK),
+                pools,
+            };
+            self.supervisor.spawn("address allocator", allocator.run(self.drain.clone()));
+        }
         if self.config.status {
             let writer = StatusWriter {
                 client: self.client.clone(),
-                wanted: self.statuses.clone(),
+                model: self.model.clone(),
+                feed: self.statuses.clone(),
                 leading: self.lead(STATUS_LOCK),
+                name: self.config.pod_name.clone(),
             };
             self.supervisor.spawn("status writer", writer.run(self.drain.clone()));
         }
+        Ok(())
+    }
+
+    /// Starts the writer of the trust bundle. Tells whether there is such a kind in this cluster.
+    async fn trust_bundle(&self, authority: &CurrentAuthority) -> anyhow::Result<bool> {
+        let found = trust_bundle::find(&self.client).await.context("looking for ClusterTrustBundles")?;
+        let Some(kind) = found else {
+            tracing::warn!(
+                "ENABLE_CLUSTER_TRUST_BUNDLE_API is set, but the cluster has no ClusterTrustBundles: using ConfigMaps"
+            );
+            return Ok(false);
+        };
+        let (client, authority) = (self.client.clone(), authority.clone());
+        let writer = TrustBundle { client, kind, authority, leading: self.lead(TRUST_BUNDLE_LOCK) };
+        self.supervisor.spawn("trust bundle", writer.run(self.drain.clone()));
+        Ok(true)
     }
 
     fn lead(&self, name: &'static str) -> watch::Receiver<bool> {
@@ -305,7 +376,7 @@ impl Plane {
             let (sender, leading) = watch::channel(true);
             let mut drain = self.drain.clone();
             // Without election we lead for as long as we run.
-            tokio::spawn(async move {
+            self.supervisor.spawn(name, async move {
                 drain.signaled().await;
                 sender.send_replace(false);
             });
@@ -319,15 +390,79 @@ impl Plane {
     }
 }
 
+/// Starts reading our cluster, and files where they are the source of a kind.
+fn start_reading(config: &Config, sources: &Sources) {
+    let Some(dir) = &config.config_dir else { return sources.start() };
+    sources.watch_core();
+    let files = Files {
+        dir: dir.clone(),
+        kinds: &Kind::DEFINED,
+        revision: sources.revision.clone(),
+        changes: sources.changes.clone(),
+        metrics: sources.metrics.clone(),
+    };
+    sources.supervisor.spawn("files", files.run());
+}
+
+/// Starts reading the other clusters of the mesh.
+fn read_clusters(config: &Config, sources: &Sources, registry: &Registry) -> Clusters {
+    let clusters = Clusters::new(registry);
+    let remote = RemoteClusters {
+        client: sources.client.clone(),
+        namespace: config.namespace.clone(),
+        own: std::iter::once(&config.cluster_id).chain(&config.cluster_aliases).cloned().collect(),
+        timeout: config.remote_cluster_timeout,
+        changes: sources.changes.clone(),
+        metrics: sources.metrics.clone(),
+        revision: sources.revision.clone(),
+        supervisor: sources.supervisor.clone(),
+        clusters: clusters.clone(),
+    };
+    sources.supervisor.spawn("clusters", remote.run());
+    clusters
+}
+
+/// Our trust domains, as the mesh configuration says at the moment.
+pub(crate) fn trust_domains(model: &Arc<RwLock<Model>>) -> TrustDomains {
+    let model = model.clone();
+    TrustDomains::new(move |one| {
+        let model = model.read().unwrap_or_else(PoisonError::into_inner);
+        let settings = model.world().settings();
+        *one == settings.trust_domain || settings.trust_domain_aliases.contains(one)
+    })
+}
+
+/// The promises, as the mesh configuration says at the moment.
+pub(crate) fn promises(model: &Arc<RwLock<Model>>) -> CurrentPromises {
+    let model = model.clone();
+    CurrentPromises::new(move || model.read().unwrap_or_else(PoisonError::into_inner).world().settings().promises)
+}
+
+/// Shows when certificates end, until the drain starts.
+async fn watch_ends(mut authority: CurrentAuthority, metrics: Arc<Metrics>, mut drain: DrainWatch) {
+    loop {
+        let current = authority.borrow_and_update().clone();
+        let chain = current.validity().1;
+        metrics.authority_ends(certificate::first_end(current.roots_pem()).unwrap_or(chain), chain, SystemTime::now());
+        tokio::select! {
+            _ = drain.signaled() => return,
+            changed = authority.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(ENDS) => {}
+        }
+    }
+}
+
+/// Time between two looks at how long certificates still hold.
+const ENDS: Duration = Duration::from_secs(60);
 /// Changes that wait for the model; sources wait when it is full.
-const CHANGES_MAX: usize = 1024;
-/// Streams on one connection.
-const STREAMS_MAX: u32 = 100_000;
-/// How long streams may go on after their connection's age is over.
-const AGE_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const CHANGES_MAX: usize = 1024;
 /// A certificate request has some 500 bytes of PEM and a few of metadata.
 const CERTIFICATE_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Lock of whoever writes root certificates.
 const NAMESPACE_LOCK: &str = "istio-namespace-controller-election";
+/// Lock of whoever writes the trust bundle.
+const TRUST_BUNDLE_LOCK: &str = "istio-clustertrustbundle-controller-election";
+/// Lock of whoever allocates addresses for ServiceEntries.
+const ALLOCATION_LOCK: &str = "istio-ip-autoallocate";
 /// Lock of whoever writes status.
 const STATUS_LOCK: &str = "istio-status-leader";

@@ -2,16 +2,22 @@
 
 pub mod convert;
 mod crds;
+pub mod files;
+mod lean;
 pub mod mesh;
+pub mod remote;
 mod watch;
+
+pub(crate) use watch::chain;
 
 use std::sync::Arc;
 
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource};
 use kube::core::GroupVersionKind;
 use mesh_telemetry::ready::Readiness;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
 use crate::supervise::Supervisor;
@@ -43,15 +49,38 @@ impl std::fmt::Debug for Sources {
 impl Sources {
     /// Starts watching every kind; kinds of ours start when their definitions are there.
     pub fn start(&self) {
+        self.watch_core();
+        self.supervisor.spawn("definitions", crds::run(self.clone(), &Kind::DEFINED));
+    }
+
+    /// Watches these kinds, of which the second are watched when their definitions are there, until the answer is dropped.
+    fn watch(&self, core: &[Kind], defined: &'static [Kind]) -> Watches {
+        let spawn = |kind: &Kind| self.supervisor.spawn(kind.name(), watch::run(self.clone(), *kind));
+        let mut tasks: Vec<_> = core.iter().map(spawn).collect();
+        tasks.push(self.supervisor.spawn("definitions", crds::run(self.clone(), defined)));
+        Watches(tasks)
+    }
+
+    /// Starts watching the kinds that every cluster has.
+    pub fn watch_core(&self) {
         for kind in [Kind::Namespace, Kind::Node, Kind::Service, Kind::Slice, Kind::Pod] {
             self.supervisor.spawn(kind.name(), watch::run(self.clone(), kind));
         }
-        self.supervisor.spawn("definitions", crds::run(self.clone(), [Kind::Authorization, Kind::Peer]));
     }
 
     /// All objects of a kind in the cluster.
-    fn api(&self, kind: Kind) -> Api<DynamicObject> {
+    fn api<P: lean::Parts>(&self, kind: Kind) -> Api<lean::Lean<P>> {
         Api::all_with(self.client.clone(), &resource(kind))
+    }
+}
+
+/// Watches that end when this is dropped.
+#[derive(Debug)]
+struct Watches(Vec<JoinHandle<()>>);
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -65,6 +94,11 @@ pub fn resource(kind: Kind) -> ApiResource {
         Kind::Slice => ("discovery.k8s.io", "endpointslices"),
         Kind::Authorization => (mesh_api::security::GROUP, "authorizationpolicies"),
         Kind::Peer => (mesh_api::security::GROUP, "peerauthentications"),
+        Kind::Request => (mesh_api::security::GROUP, "requestauthentications"),
+        Kind::ServiceEntry => (mesh_api::labels::NETWORKING_GROUP, "serviceentries"),
+        Kind::WorkloadEntry => (mesh_api::labels::NETWORKING_GROUP, "workloadentries"),
+        Kind::Gateway => (mesh_api::labels::GATEWAY_GROUP, "gateways"),
+        Kind::GatewayClass => (mesh_api::labels::GATEWAY_GROUP, "gatewayclasses"),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind.name()), plural)
 }

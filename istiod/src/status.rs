@@ -1,185 +1,113 @@
-//! Writes what became of a policy into its status. Leader only; equal status is not written again.
+//! Writes what became of objects into their status, and an Event where something is refused.
+//!
+//! Only the leader writes. Whoever becomes leader looks at everything once: what differs is written, and conditions of ours
+//! that nobody wants any more are taken away. Conditions are applied under the field managers of the reference, so that
+//! each of them owns only its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod apply;
+mod feed;
+mod queue;
+mod refusal;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use mesh_api::status::{Condition, MeshStatus, WAYPOINT_ACCEPTED, ZTUNNEL_ACCEPTED};
 use mesh_core::drain::DrainWatch;
-use mesh_core::names::NamespacedName;
-use serde_json::json;
-use std::time::Duration;
 use tokio::sync::watch;
 
-use crate::publish::Statuses;
 use crate::source::resource;
-use crate::translate::PolicyStatus;
-use crate::world::Kind;
+use crate::translate::{Model, ObjectStatus, StatusTarget};
+pub use feed::Feed;
+use queue::Queue;
+use refusal::Refusals;
 
 /// The writer.
 pub struct StatusWriter {
     /// The API server.
     pub client: Client,
     /// What statuses should say.
-    pub wanted: watch::Receiver<Statuses>,
+    pub model: Arc<RwLock<Model>>,
+    /// Which of them became different.
+    pub feed: Arc<Feed>,
     /// Whether we may write.
     pub leading: watch::Receiver<bool>,
+    /// Own name, for Events.
+    pub name: String,
 }
 
 impl std::fmt::Debug for StatusWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StatusWriter").finish_non_exhaustive()
+        f.debug_struct("StatusWriter").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl StatusWriter {
     /// Runs until the drain starts.
-    pub async fn run(mut self, mut drain: DrainWatch) {
-        let mut written = BTreeMap::new();
+    pub async fn run(self, mut drain: DrainWatch) {
+        let mut leading = self.leading.clone();
+        let writer = Writer {
+            refusals: Refusals::new(self.client.clone(), self.name.clone()),
+            client: self.client,
+            model: self.model,
+        };
         loop {
-            let failed = if *self.leading.borrow_and_update() {
-                self.write_all(&mut written).await
-            } else {
-                // Another may have written meanwhile: on gaining the lead everything is looked at again.
-                written.clear();
-                false
-            };
-            let retry = if failed { RETRY } else { IDLE };
+            let gained = async { leading.wait_for(|leading| *leading).await.is_ok() };
             tokio::select! {
                 _ = drain.signaled() => return,
-                changed = self.wanted.changed() => if changed.is_err() { return },
-                changed = self.leading.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(retry) => {}
+                gained = gained => if !gained { return },
+            }
+            // What we do not write any more is given up at once: another may lead.
+            let lost = async { leading.wait_for(|leading| !*leading).await.is_ok() };
+            tokio::select! {
+                _ = drain.signaled() => return,
+                lost = lost => if !lost { return },
+                () = Queue::new(&writer, &self.feed).run() => {}
             }
         }
     }
+}
 
-    /// Writes what differs, as long as we lead. Tells whether something is left to be tried again.
-    async fn write_all(&mut self, written: &mut BTreeMap<NamespacedName, PolicyStatus>) -> bool {
-        let wanted = self.wanted.borrow_and_update().clone();
-        let keys: BTreeSet<_> = wanted.keys().chain(written.keys()).cloned().collect();
-        let mut failed = false;
-        for key in keys {
-            let status = wanted.get(&key);
-            if written.get(&key) == status {
-                continue;
-            }
-            if !*self.leading.borrow() {
-                return false;
-            }
-            match self.write(&key, status).await {
-                Ok(()) => match status {
-                    Some(status) => written.insert(key, status.clone()),
-                    None => written.remove(&key),
-                },
-                // Deleted meanwhile: there is nothing to say any more.
-                Err(kube::Error::Api(status)) if status.code == 404 => written.remove(&key),
-                Err(error) => {
-                    tracing::warn!(policy = %key, %error, "status not written");
-                    failed = true;
-                    None
-                }
-            };
-        }
-        failed
+/// Writes single statuses.
+struct Writer {
+    client: Client,
+    model: Arc<RwLock<Model>>,
+    refusals: Refusals,
+}
+
+impl Writer {
+    /// What the status should say now.
+    fn wanted(&self, target: &StatusTarget) -> Option<Arc<ObjectStatus>> {
+        let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
+        model.statuses().get(target).cloned()
     }
 
-    async fn write(&self, key: &NamespacedName, status: Option<&PolicyStatus>) -> Result<(), kube::Error> {
-        let resource = resource(Kind::Authorization);
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
-        let live = api.get(&key.name).await?;
-        let current = live.data.get("status").cloned().and_then(|one| serde_json::from_value::<MeshStatus>(one).ok());
-        for (manager, wanted) in changed(status, &current.unwrap_or_default(), Timestamp::now()) {
-            // Applying without a condition releases the one that we own.
-            let patch = json!({
-                "apiVersion": resource.api_version,
-                "kind": resource.kind,
-                "metadata": {"name": &*key.name, "namespace": &*key.namespace},
-                "status": {"conditions": wanted.into_iter().collect::<Vec<_>>()},
-            });
-            let apply = PatchParams::apply(manager).force();
-            api.patch_status(&key.name, &apply, &Patch::Apply(&patch)).await?;
+    /// Makes the status say this. The object may be gone, which is fine.
+    async fn write(&self, target: &StatusTarget, wanted: Option<&ObjectStatus>) -> Result<(), kube::Error> {
+        match self.apply(target, wanted).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn apply(&self, target: &StatusTarget, wanted: Option<&ObjectStatus>) -> Result<(), kube::Error> {
+        let resource = resource(target.kind);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &target.key.namespace, &resource);
+        let object = api.get(&target.key.name).await?;
+        let live = apply::live(&object);
+        if apply::is_current(target, wanted, &live) && !apply::owns_other(target, &object) {
+            return Ok(());
+        }
+        let patch = apply::patch(target, &resource, wanted, &live, Timestamp::now());
+        let params = PatchParams::apply(target.manager).force();
+        api.patch_status(&target.key.name, &params, &Patch::Apply(&patch)).await?;
+        if let Some(wanted) = wanted {
+            self.refusals.tell(&object, &resource, wanted, &live).await;
         }
         Ok(())
-    }
-}
-
-/// Conditions of ours that differ from what is there, with their field managers; none is one to take away: a policy has the
-/// one or the other.
-fn changed(
-    status: Option<&PolicyStatus>,
-    current: &MeshStatus,
-    now: Timestamp,
-) -> Vec<(&'static str, Option<Condition>)> {
-    let family = |(name, manager): (&str, &'static str)| {
-        let current = current.conditions.iter().find(|one| one.type_ == name);
-        let status = status.filter(|status| status.verdict.condition == name);
-        let wanted = status.map(|status| condition(status, current, now));
-        (wanted.as_ref() != current).then_some((manager, wanted))
-    };
-    FAMILIES.into_iter().filter_map(family).collect()
-}
-
-/// The condition to write. The time of the last transition stays while the status does.
-fn condition(status: &PolicyStatus, current: Option<&Condition>, now: Timestamp) -> Condition {
-    let truth = if status.verdict.accepted { "True" } else { "False" };
-    let kept = current.filter(|one| one.status == truth).and_then(|one| one.last_transition_time.clone());
-    Condition {
-        type_: status.verdict.condition.to_owned(),
-        status: truth.to_owned(),
-        reason: Some(status.verdict.reason.to_owned()),
-        message: Some(status.verdict.message.clone()),
-        last_transition_time: kept.or_else(|| Some(now.strftime("%FT%TZ").to_string())),
-        observed_generation: Some(status.generation),
-    }
-}
-
-/// Conditions and their field managers, as in the reference.
-const FAMILIES: [(&str, &str); 2] =
-    [(ZTUNNEL_ACCEPTED, "istio-ambient-ztunnel-policy"), (WAYPOINT_ACCEPTED, "istio-ambient-waypoint-policy")];
-/// After a failure.
-const RETRY: Duration = Duration::from_secs(5);
-/// Otherwise changes wake us; this only bounds the wait.
-const IDLE: Duration = Duration::from_secs(3600);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::translate::policy::Verdict;
-
-    #[test]
-    fn a_policy_that_gains_targets_changes_its_condition() {
-        let status = |condition| PolicyStatus {
-            generation: 1,
-            verdict: Verdict { condition, accepted: true, reason: "Accepted", message: "m".into() },
-        };
-        let now = Timestamp::from_second(0).unwrap();
-        let ztunnel = condition(&status(ZTUNNEL_ACCEPTED), None, now);
-        let live = MeshStatus { conditions: vec![ztunnel], ..MeshStatus::default() };
-        assert_eq!(changed(Some(&status(ZTUNNEL_ACCEPTED)), &live, now), []);
-        let writes = changed(Some(&status(WAYPOINT_ACCEPTED)), &live, now);
-        assert_eq!(writes.first(), Some(&("istio-ambient-ztunnel-policy", None)));
-        let wanted = condition(&status(WAYPOINT_ACCEPTED), None, now);
-        assert_eq!(writes.get(1), Some(&("istio-ambient-waypoint-policy", Some(wanted))));
-    }
-
-    #[test]
-    fn the_transition_time_changes_with_the_status_only() {
-        let status = |accepted, generation| PolicyStatus {
-            generation,
-            verdict: Verdict { condition: ZTUNNEL_ACCEPTED, accepted, reason: "Accepted", message: "m".into() },
-        };
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let first = condition(&status(true, 1), None, at(0));
-        assert_eq!(first.last_transition_time.as_deref(), Some("1970-01-01T00:00:00Z"));
-        assert_eq!(condition(&status(true, 1), Some(&first), at(60)), first);
-        let second = condition(&status(true, 2), Some(&first), at(60));
-        assert_eq!(
-            (second.last_transition_time, second.observed_generation),
-            (first.last_transition_time.clone(), Some(2))
-        );
-        let third = condition(&status(false, 2), Some(&first), at(60));
-        assert_eq!(third.last_transition_time.as_deref(), Some("1970-01-01T00:01:00Z"));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// Spawns tasks and tells when one of them has panicked. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -29,12 +30,15 @@ impl Supervisor {
     /// Spawns a task under a name for the log. Its end is no failure; its panic is.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let failed = self.failed.clone();
-        tokio::spawn(async move {
-            // Nothing of the task is looked at afterwards: the process ends.
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                failed.send_replace(Some(name));
+        tokio::spawn(
+            async move {
+                // Nothing of the task is looked at afterwards: the process ends.
+                if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                    failed.send_replace(Some(name));
+                }
             }
-        })
+            .in_current_span(),
+        )
     }
 
     /// Resolves with the name of a task once one has panicked.

@@ -1,12 +1,30 @@
 //! From the world to resources: pure functions of one object and what it depends on, and a model that calls them
 //! for what a change can touch.
 
+mod attach;
+mod balance;
+mod canonical;
+pub mod conditions;
 pub mod endpoint;
+pub mod entry;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod host;
+mod member;
 mod model;
 pub mod peer;
 pub mod pod;
 pub mod policy;
+mod references;
+mod remote;
+pub mod required;
 mod resource;
 pub mod service;
+mod statuses;
+mod subject;
+pub mod waypoint;
+pub mod workload_entry;
 
-pub use model::{Delta, Model, PolicyStatus};
+pub use conditions::{Condition, ObjectStatus, StatusTarget};
+pub use mesh_wire::meltemi::WAYPOINT_REQUIRED;
+pub use model::{Delta, Model};

@@ -1,19 +1,19 @@
 //! Golden tests: Kubernetes YAML in, resources out. One folder a topic under `tests/golden`.
 //!
 //! To add one, make a folder with `input.yaml` (any number of documents; an optional first document of kind
-//! `MeshSettings` changes settings) and run `UPDATE_GOLDEN=1 cargo test -p istiod --test golden`; then read
+//! `MeshSettings` changes settings; `cluster: ID` at the top of a document makes it one of another cluster) and run `UPDATE_GOLDEN=1 cargo test -p istiod --test golden`; then read
 //! `expected.yaml` and keep it if it is what should come out.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use istiod::debug::view;
 use istiod::source::convert;
 use istiod::translate::Model;
-use istiod::world::{Change, Kind, MeshSettings};
+use istiod::world::{Change, Kind, MeshSettings, RemoteChange};
 use kube::api::DynamicObject;
 use mesh_core::identity::TrustDomain;
 use serde_json::{Value, json};
@@ -44,7 +44,11 @@ fn translate(input: &Path) -> Value {
         serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
     let mut model = Model::default();
     let mut broken = BTreeMap::new();
-    for document in documents {
+    let mut clusters = BTreeSet::new();
+    for mut document in documents {
+        // Documents of another cluster say so, at the top.
+        let cluster = document.as_object_mut().and_then(|fields| fields.remove("cluster"));
+        let cluster = cluster.map(|id| Arc::<str>::from(id.as_str().unwrap()));
         let kind = document["kind"].as_str().unwrap_or_default().to_owned();
         if kind == "MeshSettings" {
             model.apply(Change::Settings(Arc::new(settings(&document))));
@@ -61,20 +65,33 @@ fn translate(input: &Path) -> Value {
             }
             _ => None,
         };
-        model.apply(change);
+        model.apply(match cluster {
+            Some(id) => {
+                clusters.insert(id.clone());
+                Change::Remote(id, Box::new(RemoteChange::Told { epoch: 1, change }))
+            }
+            None => change,
+        });
+    }
+    for id in clusters {
+        model.apply(Change::Remote(id, Box::new(RemoteChange::Complete { epoch: 1 })));
     }
     model.flush();
     let named = |(name, view): (&Arc<str>, Value)| (name.to_string(), view);
     let addresses = model.addresses().iter().map(|(name, one)| named((name, view::address(one))));
     let policies = model.authorizations().iter().map(|(name, one)| named((name, view::authorization(one))));
-    let status = |status: &istiod::translate::PolicyStatus| {
-        let verdict = &status.verdict;
-        json!({"accepted": verdict.accepted, "reason": verdict.reason, "message": verdict.message})
-    };
+    let mut statuses: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (target, status) in model.statuses() {
+        let conditions = status
+            .conditions
+            .iter()
+            .map(|one| json!({"type": one.type_, "status": one.holds, "reason": one.reason, "message": one.message}));
+        statuses.entry(format!("{} {}", target.kind.name(), target.key)).or_default().extend(conditions);
+    }
     json!({
         "addresses": addresses.collect::<BTreeMap<_, _>>(),
         "policies": policies.collect::<BTreeMap<_, _>>(),
-        "statuses": model.statuses().iter().map(|(key, one)| (key.to_string(), status(one))).collect::<BTreeMap<_, _>>(),
+        "statuses": statuses,
         "broken": broken,
     })
 }
@@ -88,8 +105,21 @@ fn settings(document: &Value) -> MeshSettings {
     if let Some(strict) = spec["l7DenyAtL4"].as_bool() {
         settings.l7_deny_at_l4 = strict;
     }
+    if let Some(required) = spec["waypointRequired"].as_str() {
+        settings.promises.waypoint_required = serde_json::from_value(required.into()).unwrap();
+    }
+    if let Some(allow) = spec["implicitWaypointAllow"].as_bool() {
+        settings.implicit_waypoint_allow = allow;
+    }
+    if let Some(rules) = spec.get("serviceEntryVisibility") {
+        settings.entry_visibility = serde_json::from_value(rules.clone()).unwrap();
+    }
     if let Some(selectors) = spec.get("discoverySelectors") {
         settings.discovery_selectors = serde_json::from_value(selectors.clone()).unwrap();
+    }
+    if let Some(scopes) = spec.get("serviceScopeConfigs") {
+        settings.scopes = serde_json::from_value(scopes.clone()).unwrap();
+        settings.multi_network = true;
     }
     settings
 }

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod admission;
+mod attributes;
 mod body;
 mod bootstrap;
 mod builtin;
@@ -16,6 +17,8 @@ mod crds;
 mod defaults;
 mod deletion;
 mod discovery;
+pub mod faults;
+mod keys;
 mod names;
 mod negotiate;
 mod openapi_routes;
@@ -26,6 +29,7 @@ mod pki;
 mod pods;
 mod protobuf;
 mod query;
+mod rbac;
 mod read;
 mod resources;
 mod reviews;
@@ -41,11 +45,13 @@ mod table;
 mod tokens;
 mod user;
 mod watch;
+mod webhooks;
 mod write;
 
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -53,6 +59,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use self::{
     addresses::Addresses,
+    faults::Faults,
+    keys::Keys,
     openapi_routes::Documents,
     pki::{AdminToken, Pki},
     read::Snapshots,
@@ -74,7 +82,7 @@ use crate::{
     backend::NodeBackend,
     gc,
     schema::Registry,
-    store::{LOG_CAPACITY_EVENTS, ResourceKey, Store},
+    store::{DiskError, LOG_CAPACITY_EVENTS, ResourceKey, Store},
 };
 
 /// The Kubernetes version whose behaviour is followed.
@@ -95,6 +103,8 @@ pub struct ApiConfig {
     pub service_ipv6: Ipv6Net,
     /// Events kept per resource for watches.
     pub log_capacity_events: usize,
+    /// Directory in which objects and keys outlive the server; without one they end with it.
+    pub store_dir: Option<PathBuf>,
 }
 
 impl fmt::Debug for ApiConfig {
@@ -119,6 +129,7 @@ impl ApiConfig {
             service_ipv4: Ipv4Net::new_assert([10, 96, 0, 0].into(), 16),
             service_ipv6: Ipv6Net::new_assert([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0].into(), 112),
             log_capacity_events: LOG_CAPACITY_EVENTS,
+            store_dir: None,
         }
     }
 }
@@ -131,6 +142,7 @@ pub struct ApiServer {
     addresses: Addresses,
     snapshots: Snapshots,
     documents: Documents,
+    faults: Faults,
     pki: Pki,
     signer: Signer,
     admin_token: AdminToken,
@@ -149,6 +161,18 @@ pub enum StartError {
     /// Keys or certificates could not be made.
     #[error("the API server has no certificates")]
     Pki(#[from] PkiError),
+    /// The directory of the store cannot be used.
+    #[error("the API server has no store")]
+    Store(#[from] DiskError),
+    /// The file with the keys cannot be used.
+    #[error("using {path}")]
+    Keys {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The first objects were refused.
     #[error("creating the first {what} failed")]
     Bootstrap {
@@ -173,20 +197,37 @@ impl ApiServer {
     /// Outside a tokio runtime.
     pub fn new(config: ApiConfig) -> Result<Arc<Self>, StartError> {
         let schemas = Registry::builtin();
+        let store = match &config.store_dir {
+            Some(dir) => Store::open(config.log_capacity_events, dir)?,
+            None => Store::new(config.log_capacity_events),
+        };
+        let Keys { pki, signer, admin_token } = Keys::load(config.store_dir.as_deref())?;
         let server = Arc::new(Self {
-            store: Arc::new(Store::new(config.log_capacity_events)),
+            store: Arc::new(store),
             catalog: Catalog::builtin(&schemas),
             addresses: Addresses::new(config.service_ipv4, config.service_ipv6),
             snapshots: Snapshots::default(),
-            pki: Pki::generate()?,
-            signer: Signer::generate().map_err(|_| PkiError::TokenKey)?,
-            admin_token: AdminToken::generate(),
+            pki,
+            signer,
+            admin_token,
             documents: Documents::default(),
+            faults: Faults::default(),
             config,
         });
+        server.resume();
         bootstrap::create(&server)?;
         tokio::spawn(gc::run(Arc::downgrade(&server)));
         Ok(server)
+    }
+
+    /// Takes up what stored objects stand for: definitions are served, addresses are taken.
+    fn resume(&self) {
+        for definition in self.store.list(&ResourceKey::definitions(), None).items {
+            self.serve_definition(definition.value());
+        }
+        for service in self.store.list(&ResourceKey::new("", "services"), None).items {
+            self.addresses.retake(&addresses::of_service(service.value()));
+        }
     }
 
     /// The certificate authority's certificate, PEM: the content of `kube-root-ca.crt`.

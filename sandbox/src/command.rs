@@ -11,10 +11,11 @@ use crate::control::client::{self, ControlError};
 use crate::control::{Answer, Request};
 use crate::daemon::Options;
 use crate::daemon::bootstrap::{self, Up};
-use crate::daemon::state::{self, KUBECONFIG, Process};
+use crate::daemon::state::{self, KUBECONFIG, Keep, Process};
 use crate::fabric::NODES_MAX;
 
 mod cluster;
+mod fault;
 mod signal;
 
 /// How long the daemon may take for anything but a command it runs for us.
@@ -38,6 +39,7 @@ Examples:
   meltemi-sandbox logs web-0 -f
   meltemi-sandbox node-exec node-1 -- ip route
   meltemi-sandbox capture start node-1 --file /tmp/node-1.pcap
+  meltemi-sandbox fault add --verb list --resource pods --status 429 --count 3
   meltemi-sandbox down"
 )]
 pub struct Cli {
@@ -70,6 +72,9 @@ enum Command {
     /// Record the packets between nodes, in pcap format
     #[command(subcommand)]
     Capture(CaptureCommand),
+    /// Let the API server do something wrong
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
     /// Send a signal to a container's main process
     Kill(KillArgs),
     /// Run a command in a node's network namespace
@@ -102,6 +107,9 @@ struct UpArgs {
     /// Stay attached: it ends with this command
     #[arg(long)]
     foreground: bool,
+    /// Start empty, also where a sandbox that crashed left its objects
+    #[arg(long)]
+    fresh: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,6 +162,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
             ask(&dir, &Request::CaptureStart { node, file })
         }
         Command::Capture(CaptureCommand::Stop { node }) => ask(&dir, &Request::CaptureStop { node }),
+        Command::Fault(command) => fault::run(&dir, command),
         Command::Kill(KillArgs { pod, namespace, container, signal }) => {
             ask(&dir, &Request::Kill { namespace, pod, container, signal })
         }
@@ -174,6 +183,10 @@ fn up(dir: &Path, args: UpArgs) -> anyhow::Result<u8> {
         ipv6: args.ipv6 && crate::link::ipv6_enabled(),
         foreground: args.foreground,
     };
+    if args.fresh && !client::is_running(dir) {
+        state::clear(&options.dir, Keep::Nothing)?;
+        state::create(&options.dir)?;
+    }
     let up = bootstrap::up(&options, args.port, args.wait)?;
     let mut out = io::stdout().lock();
     describe(&mut out, &options.dir, &up, args.ipv6 && !options.ipv6)?;
@@ -188,6 +201,9 @@ fn describe(out: &mut impl Write, dir: &Path, up: &Up, ipv6_missing: bool) -> io
     let status = &up.status;
     let how = if up.unprivileged { "in a user namespace of its own" } else { "as root" };
     writeln!(out, "Sandbox up in {:.1} s, {how}.", up.took.as_secs_f64())?;
+    if up.resumed {
+        writeln!(out, "The objects of the sandbox that ran here before are back (start empty with --fresh).")?;
+    }
     writeln!(out, "  API server  {} (Kubernetes {})", status.api_server, status.kubernetes_version)?;
     for node in &status.nodes {
         let ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
@@ -219,7 +235,7 @@ fn down(dir: &Path) -> anyhow::Result<u8> {
         Ok(_) | Err(ControlError::Broken { .. }) => {}
         Err(error) if process.is_none() => {
             // Only left-overs of a crash, if anything.
-            state::clear(dir, false)?;
+            state::clear(dir, Keep::Nothing)?;
             return Err(error.into());
         }
         Err(_) => {}
@@ -229,7 +245,7 @@ fn down(dir: &Path) -> anyhow::Result<u8> {
     {
         bail!("process {} of the sandbox could not be ended: kill it as the user who started it", process.pid);
     }
-    state::clear(dir, false)?;
+    state::clear(dir, Keep::Nothing)?;
     writeln!(io::stdout(), "Sandbox stopped; nothing of it is left.")?;
     Ok(0)
 }

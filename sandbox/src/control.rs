@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::faults::{Ending, Fault, Filter, Listed};
+
 mod capture;
 pub mod client;
 mod node_exec;
@@ -18,7 +20,7 @@ pub const SOCKET_NAME: &str = "control.sock";
 pub const REQUEST_BYTES_MAX: u64 = 256 * 1024;
 
 /// What the daemon can be asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
     /// A description of the sandbox.
@@ -55,6 +57,25 @@ pub enum Request {
         /// The node's name; all captures when left out.
         node: Option<String>,
     },
+    /// Let the API server do something wrong.
+    FaultAdd {
+        /// When, and what.
+        rule: Fault,
+    },
+    /// Which faults are set.
+    FaultList,
+    /// Remove faults.
+    FaultClear {
+        /// The number of one; all when left out.
+        id: Option<u64>,
+    },
+    /// End watches that clients have open now.
+    DropWatches {
+        /// Which.
+        filter: Filter,
+        /// How.
+        ending: Ending,
+    },
 }
 
 /// One line of an answer.
@@ -69,6 +90,8 @@ pub enum Answer {
     Stderr(String),
     /// The command ended with this code.
     Exit(i32),
+    /// The answer to [`Request::FaultList`].
+    Faults(Vec<Listed>),
     /// The request was carried out; a sentence for people.
     Done(String),
     /// It was not; says why, and what to do where that is known.

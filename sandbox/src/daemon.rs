@@ -128,9 +128,9 @@ async fn run(options: &Options, listener: TcpListener, ready: &mut UnixStream) -
     };
     let nodes = Nodes::new(nodes);
     let socket = Control::listen(&options.dir).context("making the control socket")?;
-    let status = cluster::start(options, &plan, &nodes, listener).await?;
+    let (api, status) = cluster::start(options, &plan, &nodes, listener).await?;
     let down = Arc::new(Notify::new());
-    let control = Arc::new(Control::new(nodes, status.clone(), Arc::clone(&down)));
+    let control = Arc::new(Control::new(api, nodes, status.clone(), Arc::clone(&down)));
     tokio::spawn(control.serve(socket));
     tracing::info!(api_server = %status.api_server, nodes = plan.nodes.len(), "sandbox is up");
     Readiness::Ready(status).tell(ready);

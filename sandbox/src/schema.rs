@@ -6,6 +6,7 @@
 //! [`openapi`](crate::openapi) what to publish. Everything here is pure.
 
 mod builtin;
+mod cel;
 mod crd;
 mod defaulting;
 mod definitions;
@@ -47,7 +48,7 @@ pub struct Schema {
 
 enum Source {
     Builtin { kind: builtin::Kind, definitions: Arc<definitions::Definitions> },
-    Custom { fingerprint: u64 },
+    Custom { fingerprint: u64, rules: Option<cel::RuleTree> },
 }
 
 impl Schema {
@@ -55,8 +56,8 @@ impl Schema {
         Self { root: OnceLock::new(), source: Source::Builtin { kind, definitions } }
     }
 
-    fn custom(root: Node, fingerprint: u64) -> Self {
-        Self { root: OnceLock::from(Arc::new(root)), source: Source::Custom { fingerprint } }
+    fn custom(root: Arc<Node>, rules: Option<cel::RuleTree>, fingerprint: u64) -> Self {
+        Self { root: OnceLock::from(root), source: Source::Custom { fingerprint, rules } }
     }
 
     /// The tree that describes a whole object.
@@ -75,7 +76,7 @@ impl Schema {
     /// A number that changes when the schema does, without reading the schema.
     pub fn fingerprint(&self) -> u64 {
         match &self.source {
-            Source::Custom { fingerprint } => *fingerprint,
+            Source::Custom { fingerprint, .. } => *fingerprint,
             Source::Builtin { kind, .. } => {
                 let mut hasher = DefaultHasher::new();
                 (env!("CARGO_PKG_VERSION"), kind.group, kind.version, kind.name).hash(&mut hasher);
@@ -109,6 +110,15 @@ impl Schema {
         errors
     }
 
+    /// What the CEL rules of a definition say about an object that is valid otherwise; `old` is what
+    /// it replaces.
+    pub fn validate_rules(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        match &self.source {
+            Source::Custom { rules: Some(rules), .. } => rules.evaluate(object, old),
+            _ => Vec::new(),
+        }
+    }
+
     /// Changes that are not allowed. Both objects are valid on their own.
     pub fn validate_update(&self, old: &Value, new: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(old, new);
@@ -123,7 +133,7 @@ impl fmt::Debug for Schema {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             Source::Builtin { kind, .. } => write!(formatter, "Schema({}/{} {})", kind.group, kind.version, kind.name),
-            Source::Custom { fingerprint } => write!(formatter, "Schema(custom {fingerprint:x})"),
+            Source::Custom { fingerprint, .. } => write!(formatter, "Schema(custom {fingerprint:x})"),
         }
     }
 }

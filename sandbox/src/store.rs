@@ -4,6 +4,7 @@
 //! resource. When the log has dropped what a slow watcher still had to read, the watcher learns
 //! [`Expired`] and its client lists again, as with a compacted etcd.
 
+mod disk;
 mod index;
 mod log;
 mod object;
@@ -11,6 +12,7 @@ mod object;
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
+    path::Path,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -18,8 +20,9 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 pub(crate) use self::index::{FOREGROUND, ORPHAN};
-use self::{index::Index, log::EventLog};
+use self::{disk::Disk, index::Index, log::EventLog};
 pub use self::{
+    disk::DiskError,
     index::Task,
     log::{Event, EventKind, Expired, Watcher},
     object::{Object, ObjectKey, ResourceKey, meta, meta_list, meta_str},
@@ -83,6 +86,16 @@ pub enum CommitError {
         /// Its name.
         namespace: String,
     },
+    /// The disk refused it; nothing has changed.
+    #[error("{resource} {key} could not be written to disk: {reason}")]
+    Disk {
+        /// The resource written to.
+        resource: ResourceKey,
+        /// The object's key.
+        key: ObjectKey,
+        /// The system's answer.
+        reason: String,
+    },
     /// The namespace is being deleted.
     #[error("namespace {namespace} is being deleted")]
     NamespaceTerminating {
@@ -104,10 +117,38 @@ impl Store {
     /// An empty store that keeps `log_capacity` events per resource.
     pub fn new(log_capacity: usize) -> Self {
         Self {
-            inner: RwLock::new(Inner { revision: 1, tables: HashMap::new(), index: Index::default() }),
+            inner: RwLock::new(Inner {
+                revision: 1,
+                base: 0,
+                tables: HashMap::new(),
+                index: Index::default(),
+                disk: None,
+            }),
             log_capacity,
             work: Notify::new(),
         }
+    }
+
+    /// A store that keeps its objects in a directory too, with what is there already.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] when the directory cannot be used; retrying does not help.
+    pub fn open(log_capacity: usize, dir: &Path) -> Result<Self, DiskError> {
+        let (disk, found) = Disk::open(dir)?;
+        let mut inner = Inner {
+            revision: found.revision.max(1),
+            base: found.revision,
+            tables: HashMap::new(),
+            index: Index::default(),
+            disk: Some(disk),
+        };
+        for (resource, key, object) in found.objects {
+            inner.index.record(&resource, &key, None, Some(&object));
+            inner.index.queue_deleting(&resource, &key, &object);
+            inner.table(&resource, log_capacity).objects.insert(key, object);
+        }
+        Ok(Self { inner: RwLock::new(inner), log_capacity, work: Notify::new() })
     }
 
     /// The revision of the newest write.
@@ -160,14 +201,14 @@ impl Store {
             Expect::Absent => inner.check_namespace(key)?,
             Expect::Revision(expected) => check_revision(resource, key, expected, current.as_deref())?,
         }
-        let object = Arc::new(Object::new(value, inner.next_revision()));
+        let object = inner.next(resource, key, value, false)?;
         inner.index.record(resource, key, current.as_deref(), Some(&object));
-        let capacity = self.log_capacity;
-        let table = inner.tables.entry(resource.clone()).or_insert_with(|| Table::new(capacity));
+        let table = inner.table(resource, self.log_capacity);
         table.objects.insert(key.clone(), object.clone());
         let kind = if current.is_some() { EventKind::Modified } else { EventKind::Added };
         table.log.push(Event { kind, object: object.clone(), previous: current });
         inner.queue_followups(resource, key, &object, false);
+        inner.compact_if_due();
         drop(inner);
         self.work.notify_one();
         Ok(object)
@@ -193,7 +234,7 @@ impl Store {
             return Err(CommitError::Missing { resource: resource.clone(), key: key.clone() });
         };
         let value = last.unwrap_or_else(|| current.value().clone());
-        let object = Arc::new(Object::new(value, inner.next_revision()));
+        let object = inner.next(resource, key, value, true)?;
         inner.index.record(resource, key, Some(&current), None);
         if let Some(table) = inner.tables.get_mut(resource) {
             table.objects.remove(key);
@@ -237,8 +278,7 @@ impl Store {
     ) -> Result<(Listing, Watcher), Expired> {
         let mut inner = self.write();
         let revision = inner.revision;
-        let capacity = self.log_capacity;
-        let table = inner.tables.entry(resource.clone()).or_insert_with(|| Table::new(capacity));
+        let table = inner.table(resource, self.log_capacity);
         let cursor = from.unwrap_or(revision);
         if cursor > revision {
             return Err(Expired { requested: cursor, oldest: revision });
@@ -304,14 +344,46 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 struct Inner {
     revision: u64,
+    /// The revision at which this store was opened: what happened before is not known any more.
+    base: u64,
     tables: HashMap<ResourceKey, Table>,
     index: Index,
+    disk: Option<Disk>,
 }
 
 impl Inner {
-    fn next_revision(&mut self) -> u64 {
+    /// An object of the next revision, on disk where there is one. Revisions count what happened: a
+    /// write that the disk refuses takes none.
+    fn next(
+        &mut self,
+        resource: &ResourceKey,
+        key: &ObjectKey,
+        value: Value,
+        removed: bool,
+    ) -> Result<Arc<Object>, CommitError> {
+        let object = Arc::new(Object::new(value, self.revision + 1));
+        if let Some(disk) = &mut self.disk {
+            disk.append(resource, key, &object, removed).map_err(|error| CommitError::Disk {
+                resource: resource.clone(),
+                key: key.clone(),
+                reason: error.to_string(),
+            })?;
+        }
         self.revision += 1;
-        self.revision
+        Ok(object)
+    }
+
+    fn table(&mut self, resource: &ResourceKey, log_capacity: usize) -> &mut Table {
+        let base = self.base;
+        self.tables.entry(resource.clone()).or_insert_with(|| Table::new(log_capacity, base))
+    }
+
+    fn compact_if_due(&mut self) {
+        let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_full()) else { return };
+        let objects = self.tables.iter().flat_map(|(resource, table)| {
+            table.objects.iter().map(|(key, object)| (resource.clone(), key.clone(), object.clone()))
+        });
+        disk.compact(self.revision, objects.collect());
     }
 
     fn current(&self, resource: &ResourceKey, key: &ObjectKey) -> Option<Arc<Object>> {
@@ -361,8 +433,8 @@ struct Table {
 }
 
 impl Table {
-    fn new(log_capacity: usize) -> Self {
-        Self { objects: BTreeMap::new(), log: EventLog::new(log_capacity) }
+    fn new(log_capacity: usize, base: u64) -> Self {
+        Self { objects: BTreeMap::new(), log: EventLog::new(log_capacity, base) }
     }
 
     fn select(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {

@@ -11,8 +11,8 @@ use rcgen::{
     SanType, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
-use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509CertificationRequest};
 use x509_parser::public_key::PublicKey;
 
 use super::material::CaMaterial;
@@ -23,6 +23,8 @@ pub struct Authority {
     /// Certificates that leaves are presented with, as PEM, nearest first.
     intermediates: Vec<String>,
     roots_pem: String,
+    /// Revocation lists to be handed to proxies, as PEM.
+    crl_pem: Option<String>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -107,6 +109,8 @@ impl Authority {
         };
         let roots = certificates(&material.root_pem).map_err(unreadable("root bundle"))?;
         let chain = certificates(&material.chain_pem).map_err(unreadable("certificate chain"))?;
+        let crl_pem = material.crl_pem.clone().filter(|pem| !pem.trim().is_empty());
+        revocation_lists(crl_pem.as_deref().unwrap_or_default()).map_err(unreadable("revocation lists"))?;
         let key = KeyPair::from_pem(&material.key_pem).map_err(|error| unreadable("key")(error.to_string()))?;
         let parsed = parse(&signing).map_err(unreadable("certificate"))?;
         let subject = parsed.subject().to_string();
@@ -129,6 +133,7 @@ impl Authority {
             issuer,
             intermediates: intermediates.iter().map(pem).collect(),
             roots_pem: roots.iter().map(pem).collect(),
+            crl_pem,
             not_before,
             not_after,
         })
@@ -137,6 +142,11 @@ impl Authority {
     /// The root bundle as PEM.
     pub fn roots_pem(&self) -> &str {
         &self.roots_pem
+    }
+
+    /// Revocation lists as PEM, if the authority has any.
+    pub fn crl_pem(&self) -> Option<&str> {
+        self.crl_pem.as_deref()
     }
 
     /// Validity of the signing certificate.
@@ -250,6 +260,18 @@ fn request(csr_pem: &str) -> Result<(SubjectPublicKeyInfo, Option<String>), Sign
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+/// Reads revocation lists, to be sure that proxies can. A text without any is an error unless it is empty.
+fn revocation_lists(pem: &str) -> Result<(), String> {
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes());
+    let lists = lists.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    if lists.is_empty() && !pem.is_empty() {
+        return Err("no revocation list in the PEM".to_owned());
+    }
+    lists.iter().try_for_each(|list| {
+        CertificateRevocationList::from_der(list).map(drop).map_err(|error| format!("not a revocation list: {error}"))
+    })
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {

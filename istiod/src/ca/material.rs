@@ -14,6 +14,8 @@ pub struct CaMaterial {
     pub chain_pem: String,
     /// Every trusted root.
     pub root_pem: String,
+    /// Revocation lists of the plugged-in authority, if it brings any.
+    pub crl_pem: Option<String>,
 }
 
 impl fmt::Debug for CaMaterial {
@@ -63,18 +65,19 @@ pub fn plugged(folder: &Path) -> Result<Option<CaMaterial>, MaterialError> {
     if read("istio-generated")?.is_some() {
         return Ok(None);
     }
+    let crl_pem = read("ca-crl.pem")?;
     let missing =
         |missing, present| MaterialError::Incomplete { folder: folder.display().to_string(), missing, present };
     if let Some(cert_pem) = read("ca-cert.pem")? {
         let key_pem = read("ca-key.pem")?.ok_or_else(|| missing("ca-key.pem", "ca-cert.pem"))?;
         let root_pem = read("root-cert.pem")?.ok_or_else(|| missing("root-cert.pem", "ca-cert.pem"))?;
         let chain_pem = read("cert-chain.pem")?.ok_or_else(|| missing("cert-chain.pem", "ca-cert.pem"))?;
-        return Ok(Some(CaMaterial { cert_pem, key_pem, chain_pem, root_pem }));
+        return Ok(Some(CaMaterial { cert_pem, key_pem, chain_pem, root_pem, crl_pem }));
     }
     if let Some(cert_pem) = read("tls.crt")? {
         let key_pem = read("tls.key")?.ok_or_else(|| missing("tls.key", "tls.crt"))?;
         let root_pem = read("ca.crt")?.ok_or_else(|| missing("ca.crt", "tls.crt"))?;
-        return Ok(Some(CaMaterial { chain_pem: cert_pem.clone(), cert_pem, key_pem, root_pem }));
+        return Ok(Some(CaMaterial { chain_pem: cert_pem.clone(), cert_pem, key_pem, root_pem, crl_pem }));
     }
     match read("ca-key.pem")?.or(read("root-cert.pem")?) {
         Some(_) => Err(missing("ca-cert.pem", "ca-key.pem or root-cert.pem")),
@@ -98,6 +101,9 @@ mod tests {
         assert!(plugged(folder.path()).unwrap_err().to_string().contains("cert-chain.pem is missing"));
         write("cert-chain.pem");
         assert_eq!(plugged(folder.path()).unwrap().unwrap().root_pem, "root-cert.pem");
+        assert_eq!(plugged(folder.path()).unwrap().unwrap().crl_pem, None);
+        write("ca-crl.pem");
+        assert_eq!(plugged(folder.path()).unwrap().unwrap().crl_pem.as_deref(), Some("ca-crl.pem"));
         write("istio-generated");
         assert_eq!(plugged(folder.path()).unwrap(), None);
     }

@@ -1,13 +1,21 @@
-//! Key material changes while the process runs: the source is looked at again and again, and what is good is used.
+//! Key material changes while the process runs: the source is watched, and what is good is used.
 
-use std::path::PathBuf;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use mesh_api::labels;
 use mesh_core::drain::DrainWatch;
 use mesh_core::identity::TrustDomain;
+use mesh_sys::watch::Watch;
 use tokio::sync::watch;
 
 use super::Authority;
@@ -50,15 +58,58 @@ impl std::fmt::Debug for Rotation {
 
 impl Rotation {
     /// Runs until the drain starts.
-    pub async fn run(mut self, mut drain: DrainWatch) {
+    pub async fn run(self, drain: DrainWatch) {
+        match &self.source {
+            Source::Plugged(folder) => {
+                let folder = folder.clone();
+                self.follow_folder(&folder, drain).await;
+            }
+            Source::SelfSigned { secrets, .. } => {
+                let secrets = secrets.clone();
+                self.follow_secret(secrets, drain).await;
+            }
+        }
+    }
+
+    async fn follow_folder(mut self, folder: &Path, mut drain: DrainWatch) {
         loop {
-            let pause = match self.source {
-                Source::Plugged(_) => PLUGGED_CHECK,
-                // Spread over replicas: the first that finds a root due renews it, the others read what it wrote.
-                Source::SelfSigned { .. } => SELF_SIGNED_CHECK.mul_f64(rand::random_range(0.5..1.0)),
+            // Armed before the files are read: what changes meanwhile is seen on the next turn.
+            let armed = Watch::new(&[folder]);
+            self.check().await;
+            let changed = async {
+                match &armed {
+                    Ok(watch) => watch.changed().await,
+                    Err(error) => {
+                        tracing::debug!(folder = %folder.display(), %error, "not watched, looking from time to time");
+                        tokio::time::sleep(PLUGGED_CHECK).await;
+                    }
+                }
+                // Files of one version are replaced one after the other.
+                tokio::time::sleep(PLUGGED_DEBOUNCE).await;
             };
             tokio::select! {
                 _ = drain.signaled() => return,
+                () = changed => {}
+            }
+        }
+    }
+
+    /// What another replica wrote is used at once; whether the root is due is looked at every hour or less.
+    async fn follow_secret(mut self, secrets: Api<Secret>, mut drain: DrainWatch) {
+        let selection = watcher::Config::default().fields(&format!("metadata.name={}", labels::CA_SECRET));
+        let mut events = watcher(secrets, selection).default_backoff().boxed();
+        loop {
+            // Spread over replicas: the first that finds a root due renews it, the others read what it wrote.
+            let pause = SELF_SIGNED_CHECK.mul_f64(rand::random_range(0.5..1.0));
+            tokio::select! {
+                _ = drain.signaled() => return,
+                event = events.next() => match event {
+                    Some(Ok(Event::Apply(secret) | Event::InitApply(secret) | Event::Delete(secret)))
+                        if secret.metadata.name.as_deref() == Some(labels::CA_SECRET) => self.check().await,
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => tracing::debug!(%error, "watch of the authority's Secret failed, trying again"),
+                    None => tokio::time::sleep(pause).await,
+                },
                 () = tokio::time::sleep(pause) => self.check().await,
             }
         }
@@ -126,28 +177,9 @@ fn blocks(pem: &str) -> Vec<String> {
     blocks
 }
 
-/// Files are few and small; a change is seen within this time.
+/// Quiet time before changed files are read.
+const PLUGGED_DEBOUNCE: Duration = Duration::from_millis(100);
+/// Where a folder cannot be watched, a change is seen within this time.
 const PLUGGED_CHECK: Duration = Duration::from_secs(5);
 /// Upper bound between two looks at the Secret.
 const SELF_SIGNED_CHECK: Duration = Duration::from_secs(3600);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn material(key: &str, roots: &[&str]) -> CaMaterial {
-        let root_pem = roots.iter().map(|root| format!("{root}\n-----END CERTIFICATE-----\n")).collect();
-        CaMaterial { cert_pem: String::new(), key_pem: key.into(), chain_pem: String::new(), root_pem }
-    }
-
-    #[test]
-    fn roots_change_by_growing_or_shrinking_only() {
-        let old = material("k1", &["a"]);
-        assert!(accept(&old, &material("k2", &["a"]), false).is_ok(), "an intermediate-only change");
-        assert!(accept(&old, &material("k2", &["a", "b"]), false).unwrap_err().contains("ISTIO_MULTIROOT_MESH"));
-        assert!(accept(&old, &material("k2", &["b", "a"]), true).is_ok());
-        assert!(accept(&material("k1", &["a", "b"]), &material("k2", &["b"]), true).is_ok());
-        assert!(accept(&old, &material("k2", &["b"]), true).unwrap_err().contains("neither"));
-        assert!(accept(&old, &material("k1", &["renewed"]), true).is_ok());
-    }
-}

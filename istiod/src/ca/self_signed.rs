@@ -158,7 +158,13 @@ fn certify(key: &KeyPair, trust_domain: &TrustDomain, now: SystemTime) -> Result
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let root = params.self_signed(key).map_err(|error| SelfSignedError::Failed { reason: error.to_string() })?;
     let cert_pem = root.pem();
-    Ok(CaMaterial { root_pem: cert_pem.clone(), cert_pem, key_pem: key.serialize_pem(), chain_pem: String::new() })
+    Ok(CaMaterial {
+        root_pem: cert_pem.clone(),
+        cert_pem,
+        key_pem: key.serialize_pem(),
+        chain_pem: String::new(),
+        crl_pem: None,
+    })
 }
 
 fn secret(material: &CaMaterial) -> Secret {
@@ -193,6 +199,7 @@ fn material(secret: &Secret) -> Result<CaMaterial, SelfSignedError> {
         chain_pem: text("cert-chain.pem").unwrap_or_default(),
         cert_pem,
         root_pem,
+        crl_pem: None,
     })
 }
 

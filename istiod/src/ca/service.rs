@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::CurrentAuthority;
 use super::authority::{Lifetimes, SignError};
 use super::impersonation::{self, CallerPod, Claim, Pods};
-use crate::auth::{AuthError, Authenticator, TokenReviewer};
+use crate::auth::{AuthError, Authenticator, Credentials, TokenReviewer};
 use crate::translate::Model;
 
 /// What the authority is allowed to do.
@@ -102,7 +102,8 @@ impl<R: TokenReviewer, L: LivePods> CertificateService<R, L> {
     async fn issue(&self, request: Request<IstioCertificateRequest>) -> Result<IstioCertificateResponse, Status> {
         self.observer.requested();
         let headers = request.metadata().clone().into_headers();
-        let caller = self.authenticator.authenticate(&headers).await.map_err(|error| {
+        let credentials = Credentials::new(&headers, request.extensions().get());
+        let caller = self.authenticator.authenticate(credentials).await.map_err(|error| {
             self.observer.unauthenticated();
             unauthenticated(&error)
         })?;

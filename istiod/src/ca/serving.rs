@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use mesh_core::drain::DrainWatch;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -56,10 +57,37 @@ impl Serving {
     /// # Errors
     /// See [`ServingError`].
     pub fn server_config(&self) -> Result<ServerConfig, ServingError> {
+        self.speaking(&["h2"])
+    }
+
+    /// TLS for webhooks: the same certificate, HTTP/2 or HTTP/1.1.
+    ///
+    /// # Errors
+    /// See [`ServingError`].
+    pub fn webhook_config(&self) -> Result<ServerConfig, ServingError> {
+        self.speaking(&["h2", "http/1.1"])
+    }
+
+    fn speaking(&self, protocols: &[&str]) -> Result<ServerConfig, ServingError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(self.key.clone());
+        config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
+        Ok(config)
+    }
+
+    /// As [`Self::server_config`]; callers may show a certificate, which `clients` judges. Sessions are not resumed: each
+    /// connection proves anew who it is, by what is trusted then.
+    ///
+    /// # Errors
+    /// See [`ServingError`].
+    pub fn server_config_for(&self, clients: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, ServingError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(self.key.clone());
         config.alpn_protocols = vec![b"h2".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Ok(config)
     }
 

@@ -65,9 +65,9 @@ pub struct DiscoveryFlags {
     /// Log lines as JSON.
     #[arg(long = "log_as_json")]
     pub log_as_json: bool,
-    /// Webhooks; not served yet.
-    #[arg(long = "httpsAddr", hide = true)]
-    pub https_addr: Option<String>,
+    /// Webhooks over TLS; empty: not served.
+    #[arg(long = "httpsAddr", default_value = ":15017")]
+    pub https_addr: String,
     /// Networks of the mesh; not used in ambient.
     #[arg(long = "networksConfig", hide = true)]
     pub networks_config: Option<String>,
@@ -77,8 +77,12 @@ pub struct DiscoveryFlags {
     /// Limit of requests to the API server; not needed.
     #[arg(long = "kubernetesApiBurst", hide = true)]
     pub kubernetes_api_burst: Option<String>,
-    /// Registries; only Kubernetes is supported.
-    #[arg(long = "registries", hide = true)]
+    /// Directory of YAML and JSON files to read objects from, and to watch; then those kinds that a cluster would need
+    /// definitions for are read from the files only.
+    #[arg(long = "configDir")]
+    pub config_dir: Option<PathBuf>,
+    /// Where services come from: `Kubernetes`, or nothing at all (`--registries=`), to read every object from --configDir.
+    #[arg(long = "registries")]
     pub registries: Option<String>,
     /// Namespace of the node agent; not used yet.
     #[arg(long = "cniNamespace", hide = true)]
@@ -98,14 +102,13 @@ impl DiscoveryFlags {
     /// Given flags that have no effect, each with the reason.
     pub(super) fn without_effect(&self) -> Vec<String> {
         let flags = [
-            ("--httpsAddr", self.https_addr.is_some(), "webhooks are not served yet"),
             ("--networksConfig", self.networks_config.is_some(), "ambient reads the network from a namespace label"),
             ("--kubernetesApiQPS", self.kubernetes_api_qps.is_some(), "requests are not limited"),
             ("--kubernetesApiBurst", self.kubernetes_api_burst.is_some(), "requests are not limited"),
             (
                 "--registries",
-                self.registries.as_deref().is_some_and(|one| one != "Kubernetes"),
-                "only Kubernetes is read",
+                self.registries.as_deref().is_some_and(|one| !matches!(one, "Kubernetes" | "")),
+                "only Kubernetes, or nothing, can be read",
             ),
             ("--cniNamespace", self.cni_namespace.is_some(), "the node agent is not watched"),
             ("--tls-cipher-suites", self.tls_cipher_suites.is_some(), "the safe suites of the TLS library are used"),

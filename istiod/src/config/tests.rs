@@ -19,9 +19,13 @@ fn config(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
 fn defaults() {
     let config = config(&[], &[]).unwrap();
     assert_eq!((config.cluster_id.as_str(), config.namespace.as_str()), ("Kubernetes", "istio-system"));
-    assert_eq!(config.debounce, Debounce { after: Duration::from_millis(100), max: Duration::from_secs(10) });
+    assert_eq!(
+        config.debounce,
+        Debounce { after: Duration::from_millis(100), max: Duration::from_secs(10), endpoints: true }
+    );
     assert_eq!((config.push_throttle, config.streams_per_second), (25, 25));
     assert_eq!((config.grpc_addr, config.secure_grpc_addr.as_str()), (None, ":15012"));
+    assert_eq!(config.https_addr.as_deref(), Some(":15017"));
     assert_eq!(config.log_filter, "info");
     assert_eq!(config.warnings, Vec::<String>::new());
 }
@@ -66,9 +70,9 @@ fn every_mistake_is_reported() {
 #[test]
 fn unknown_flags_are_refused_and_idle_ones_are_told() {
     assert!(flags(&["--bogus"]).unwrap_err().contains("--bogus"));
-    let warnings = config(&["--httpsAddr=:15017"], &[("PILOT_ENABLE_AMBIENT", "false")]).unwrap().warnings;
+    let warnings = config(&["--registries=Mock"], &[("PILOT_ENABLE_AMBIENT", "false")]).unwrap().warnings;
     assert_eq!(warnings.len(), 2);
-    assert!(warnings[0].contains("--httpsAddr has no effect"));
+    assert!(warnings[0].contains("--registries has no effect"));
 }
 
 #[test]
@@ -78,20 +82,61 @@ fn mesh_configuration() {
     assert_eq!(settings, crate::world::MeshSettings::default());
     assert!(others.is_empty());
     let text = "trustDomain: td.acme\nrootNamespace: root\npromises: {l7DenyAtL4: reference, waypointRequired: reference}\naccessLogFile: /dev/stdout\n\
-                discoverySelectors: [{matchLabels: {mesh: 'on'}}]\n";
+                trustDomainAliases: [old.acme]\nacessLogFile: x\ndiscoverySelectors: [{matchLabels: {mesh: 'on'}}]\nserviceEntryVisibility:\n";
     let (settings, others) = mesh::settings(text, &config).unwrap();
     assert_eq!((settings.trust_domain.as_str(), &*settings.root_namespace), ("td.acme", "root"));
-    assert!(!settings.l7_deny_at_l4);
+    assert_eq!(settings.trust_domain_aliases[0].as_str(), "old.acme");
+    assert!(!settings.l7_deny_at_l4 && !settings.promises.waypoint_required.is_strict());
+    assert!(settings.promises.policy_before_traffic.is_strict() && settings.promises.unserved_fields.is_strict());
     assert_eq!(settings.discovery_selectors.len(), 1);
-    assert_eq!(others, ["accessLogFile", "promises.waypointRequired"]);
+    let told: Vec<_> =
+        others.iter().map(|one| (one.field.as_str(), one.reason.split(' ').next_back().unwrap())).collect();
+    assert_eq!(told, [("accessLogFile", "configure"), ("acessLogFile", "configuration")]);
     for (text, part) in [
         ("trustDomain: a/b", "trustDomain"),
         ("promises: {fast: strict}", "\"fast\" is unknown"),
         ("promises: {l7DenyAtL4: maybe}", "maybe"),
         ("discoverySelectors: 3", "discoverySelectors"),
+        ("discoverySelectors: [{matchLabels: {a: [1]}}]", "discoverySelectors[0]."),
+        ("trustDomainAliases: [a/b]", "trustDomainAliases"),
+        ("serviceEntryVisibility: {defaultVisibility: NOBODY}", "serviceEntryVisibility.defaultVisibility"),
         (": : :", ""),
     ] {
         let error = mesh::settings(text, &config).unwrap_err().to_string();
         assert!(error.contains(part), "{part} is missing from {error}");
+    }
+}
+
+#[test]
+fn address_pools_are_blocks_of_their_family_or_off() {
+    let pools = |env: &[(&str, &str)]| config(&[], env).map(|config| config.address_pools);
+    assert_eq!(pools(&[]), Ok(Some(Pools::default())));
+    assert_eq!(pools(&[("PILOT_ENABLE_IP_AUTOALLOCATE", "false")]), Ok(None));
+    let own =
+        [("PILOT_IP_AUTOALLOCATE_IPV4_PREFIX", "10.9.0.0/24"), ("PILOT_IP_AUTOALLOCATE_IPV6_PREFIX", "fd00::/64")];
+    assert_eq!(pools(&own).unwrap().unwrap().v4.to_string(), "10.9.0.0/24");
+    let error = pools(&[("PILOT_IP_AUTOALLOCATE_IPV4_PREFIX", "2001:2::/48")]).unwrap_err();
+    assert!(error.contains("PILOT_IP_AUTOALLOCATE_IPV4_PREFIX=\"2001:2::/48\": expected an IPv4 block"), "{error}");
+}
+
+#[test]
+fn the_visibility_of_service_entries_is_read_and_a_bad_selector_refuses_the_configuration() {
+    let read = |text: &str| {
+        let settings = mesh::settings(text, &config(&[], &[]).unwrap());
+        settings.map(|(settings, _)| settings.entry_visibility).map_err(|error| error.to_string())
+    };
+    let rule = |expression: &str| {
+        format!(
+            "serviceEntryVisibility:\n  defaultVisibility: NAMESPACE\n  policies:\n  - visibility: PUBLIC\n    \
+             matchingRules: [{{namespaceSelector: {{matchExpressions: [{expression}]}}}}]\n"
+        )
+    };
+    let rules = read(&rule("{key: a, operator: Exists}")).unwrap().unwrap();
+    assert_eq!(rules.default_visibility, crate::world::Visibility::Namespace);
+    assert_eq!(rules.policies.len(), 1);
+    assert_eq!(read(""), Ok(None));
+    for (bad, named) in [("{key: a, operator: NotIn}", "values of \"a\""), ("{key: a, operator: Near}", "Near")] {
+        let error = read(&rule(bad)).unwrap_err();
+        assert!(error.contains("serviceEntryVisibility") && error.contains(named), "{error}");
     }
 }

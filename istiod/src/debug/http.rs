@@ -1,20 +1,29 @@
 //! Readiness, version and debugging over HTTP.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::routing::{any, get, post};
+use axum::{Extension, Json, Router};
 use mesh_telemetry::ready::Readiness;
-use mesh_xds::server::Hub;
+use mesh_xds::server::{ConnectionStatus, Hub};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use super::view;
-use crate::auth::{Authenticator, TokenReviewer};
+use super::pages;
+use crate::auth::{Authenticator, Credentials, TokenReviewer};
+use crate::config::mesh::MeshReport;
+use crate::simulate;
+use crate::source::remote::registry::Clusters;
 use crate::translate::Model;
 
 /// What the handlers read.
@@ -25,8 +34,18 @@ pub struct DebugState<R> {
     pub model: Arc<RwLock<Model>>,
     /// Judges callers from elsewhere.
     pub authenticator: Arc<Authenticator<R>>,
-    /// Own namespace: callers of others are refused.
+    /// The other clusters of the mesh; none where there are none.
+    pub clusters: Option<Clusters>,
+    /// Own namespace: callers of others see little.
     pub namespace: Arc<str>,
+    /// Bounds simulations at the same time: each copies the model.
+    pub simulations: Arc<Semaphore>,
+    /// What became of the mesh configuration.
+    pub mesh_report: MeshReport,
+    /// Settings of the process without effect.
+    pub warnings: Vec<String>,
+    /// Whether pages that change something are served.
+    pub unsafe_admin: bool,
 }
 
 impl<R> std::fmt::Debug for DebugState<R> {
@@ -49,58 +68,76 @@ pub fn version() -> Router {
     Router::new().route("/version", get(async || concat!(env!("CARGO_PKG_VERSION"), "\n")))
 }
 
-/// `/debug/…`: loopback is trusted, others need a token of the control plane's namespace.
+/// `/debug/…`: loopback is trusted, others need a token. One of another namespace than the control plane's sees no more
+/// than what proxies of its own namespace are sent.
+///
+/// # Source
+/// spec of the xDS server, section 14.
 pub fn debug<R: TokenReviewer>(state: Arc<DebugState<R>>) -> Router {
-    Router::new()
-        .route("/debug", get(async || PATHS.join("\n") + "\n"))
+    let mut router = Router::new()
+        .route("/debug", get(async || index()))
+        .route("/debug/list", get(async || index()))
         .route("/debug/syncz", get(syncz))
+        .route("/debug/adsz", get(syncz))
         .route("/debug/connections", get(syncz))
         .route("/debug/ambientz", get(ambientz))
+        .route("/debug/config_dump", get(config_dump))
         .route("/debug/mesh", get(mesh))
+        .route("/debug/clusterz", get(clusterz))
+        .route("/debug/networkz", get(networkz))
+        .route("/debug/authorizationz", get(authorizationz))
+        .route("/debug/push_status", get(push_status))
+        .route("/debug/simulate", post(simulate).layer(DefaultBodyLimit::max(SIMULATE_BYTES_MAX)));
+    if state.unsafe_admin {
+        router = router.route("/debug/force_disconnect", get(force_disconnect).post(force_disconnect));
+    }
+    router
+        .route("/debug/{*unknown}", any(async || (StatusCode::NOT_FOUND, index())))
         .layer(middleware::from_fn_with_state(state.clone(), guard::<R>))
         .with_state(state)
 }
 
-async fn guard<R: TokenReviewer>(State(state): State<Arc<DebugState<R>>>, request: Request, next: Next) -> Response {
+/// How much a caller may see.
+#[derive(Debug, Clone)]
+enum Access {
+    /// Everything.
+    Everything,
+    /// What proxies of this namespace are sent.
+    Namespace(Arc<str>),
+}
+
+async fn guard<R: TokenReviewer>(
+    State(state): State<Arc<DebugState<R>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
-    if peer.is_some_and(|ip| ip.is_loopback()) {
-        return next.run(request).await;
-    }
-    let headers: HeaderMap = request.headers().clone();
-    match state.authenticator.authenticate(&headers).await {
-        Ok(caller) if caller.namespace == state.namespace => next.run(request).await,
-        Ok(_) => (StatusCode::FORBIDDEN, "only the control plane's namespace may ask\n").into_response(),
-        Err(error) => {
-            tracing::debug!(reason = %error, "debug request refused");
-            (StatusCode::UNAUTHORIZED, "ask from this machine, or with a token of the control plane's namespace\n")
-                .into_response()
+    let access = if peer.is_some_and(|ip| ip.is_loopback()) {
+        Access::Everything
+    } else {
+        let headers: HeaderMap = request.headers().clone();
+        let credentials = Credentials { headers: &headers, peer: None, source: peer };
+        match state.authenticator.authenticate(credentials).await {
+            Ok(caller) if caller.namespace == state.namespace => Access::Everything,
+            Ok(caller) if request.uri().path() == CONFIG_DUMP => Access::Namespace(caller.namespace),
+            Ok(_) => return (StatusCode::FORBIDDEN, "only the control plane's namespace may ask\n").into_response(),
+            Err(error) => {
+                tracing::debug!(reason = %error, "debug request refused");
+                let message = "ask from this machine, or with a token of the control plane's namespace\n";
+                return (StatusCode::UNAUTHORIZED, message).into_response();
+            }
         }
-    }
+    };
+    request.extensions_mut().insert(access);
+    next.run(request).await
+}
+
+fn index() -> String {
+    PAGES.iter().map(|(path, content)| format!("{path:<40} {content}\n")).collect()
 }
 
 async fn syncz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
-    let connections = state.hub.connections().into_iter().map(|one| {
-        let types = one.types.iter().map(|kind| {
-            json!({
-                "typeUrl": kind.type_url,
-                "wildcard": kind.wildcard,
-                "names": kind.names,
-                "nonceSent": kind.nonce_sent,
-                "nonceAcked": kind.nonce_acked,
-                "synced": kind.nonce_sent == kind.nonce_acked,
-                "lastError": kind.last_error,
-            })
-        });
-        let connected = jiff::Timestamp::try_from(one.connected_at).map(|at| at.to_string()).unwrap_or_default();
-        json!({
-            "connectionId": one.id,
-            "proxy": one.node,
-            "address": one.peer,
-            "connectedAt": connected,
-            "types": types.collect::<Vec<_>>(),
-        })
-    });
-    Json(json!({"connected": connections.collect::<Vec<_>>()}))
+    Json(pages::connections(&state.hub.connections()))
 }
 
 async fn ambientz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
@@ -108,22 +145,119 @@ async fn ambientz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
         let model = state.model.read().unwrap_or_else(PoisonError::into_inner);
         (model.addresses().values().cloned().collect(), model.authorizations().values().cloned().collect())
     };
-    let (services, workloads): (Vec<_>, Vec<_>) = addresses.iter().partition(|one| one.is_group);
-    let views =
-        |all: Vec<&Arc<mesh_xds::server::Resource>>| all.into_iter().map(|one| view::address(one)).collect::<Vec<_>>();
-    let policies: Vec<_> = policies.iter().map(|one| view::authorization(one)).collect();
-    Json(json!({"workloads": views(workloads), "services": views(services), "policies": policies}))
+    Json(pages::ambient(&addresses, &policies))
+}
+
+/// Which proxy is meant: its node id, the number of its stream, or `name.namespace`.
+#[derive(Debug, Deserialize)]
+struct Proxy {
+    #[serde(rename = "proxyID", default)]
+    id: String,
+}
+
+fn is_meant(status: &ConnectionStatus, id: &str) -> bool {
+    status.node == id || status.id.to_string() == id || status.node.split('~').nth(2) == Some(id)
+}
+
+async fn config_dump<R>(
+    State(state): State<Arc<DebugState<R>>>,
+    Extension(access): Extension<Access>,
+    Query(proxy): Query<Proxy>,
+) -> Response {
+    let visible = |status: &ConnectionStatus| match &access {
+        Access::Everything => true,
+        Access::Namespace(own) => {
+            let name = status.node.split('~').nth(2).unwrap_or_default();
+            name.rsplit_once('.').is_some_and(|(_, namespace)| *namespace == **own)
+        }
+    };
+    let found = state.hub.connections().into_iter().find(|one| is_meant(one, &proxy.id) && visible(one));
+    match found {
+        Some(status) => Json(pages::dump(&status, &state.hub)).into_response(),
+        // The same for one that may not be seen: nobody learns what there is.
+        None => {
+            let message = format!("no proxy {:?} is connected here; see /debug/syncz for proxyID\n", proxy.id);
+            (StatusCode::NOT_FOUND, message).into_response()
+        }
+    }
+}
+
+async fn force_disconnect<R>(State(state): State<Arc<DebugState<R>>>, Query(proxy): Query<Proxy>) -> Response {
+    let meant = state.hub.connections().into_iter().filter(|one| is_meant(one, &proxy.id));
+    let count: usize = meant.map(|one| state.hub.disconnect(one.id)).map(usize::from).sum();
+    tracing::info!(proxy = proxy.id, count, "streams are ended as asked");
+    let status = if count == 0 { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    (status, format!("{count} streams of {:?} end\n", proxy.id)).into_response()
 }
 
 async fn mesh<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
     let settings = state.model.read().unwrap_or_else(PoisonError::into_inner).world().settings().clone();
-    Json(json!({
-        "clusterId": &*settings.cluster_id,
-        "trustDomain": settings.trust_domain.as_str(),
-        "rootNamespace": &*settings.root_namespace,
-        "promises": {"l7DenyAtL4": if settings.l7_deny_at_l4 { "strict" } else { "reference" }},
-        "discoverySelectors": settings.discovery_selectors.len(),
-    }))
+    Json(pages::mesh(&settings, &state.mesh_report.get(), &state.warnings))
 }
 
-const PATHS: [&str; 4] = ["/debug/syncz", "/debug/connections", "/debug/ambientz", "/debug/mesh"];
+async fn clusterz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
+    let settings = state.model.read().unwrap_or_else(PoisonError::into_inner).world().settings().clone();
+    let own = json!({"id": &*settings.cluster_id, "local": true, "synced": state.hub.is_ready()});
+    let others = state.clusters.iter().flat_map(Clusters::view);
+    Json(std::iter::once(own).chain(others).collect())
+}
+
+async fn networkz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
+    Json(pages::networks(state.model.read().unwrap_or_else(PoisonError::into_inner).world()))
+}
+
+async fn authorizationz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
+    Json(pages::authorization(&state.model.read().unwrap_or_else(PoisonError::into_inner)))
+}
+
+async fn push_status<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
+    Json(pages::push_status(&state.hub, &state.hub.connections()))
+}
+
+/// What policies would change; on a thread of its own, because it may look at every pair of workloads.
+async fn simulate<R: TokenReviewer>(
+    State(state): State<Arc<DebugState<R>>>,
+    request: Result<Json<simulate::Request>, JsonRejection>,
+) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return (rejection.status(), rejection.body_text() + "\n").into_response(),
+    };
+    let Ok(slot) = state.simulations.clone().try_acquire_owned() else {
+        return (StatusCode::TOO_MANY_REQUESTS, "another simulation runs, try again\n").into_response();
+    };
+    let work = tokio::task::spawn_blocking(move || {
+        let _slot = slot;
+        let model = state.model.read().unwrap_or_else(PoisonError::into_inner).clone();
+        simulate::simulate(&model, request)
+    });
+    match work.await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(error)) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "simulation failed");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the simulation failed, see the log\n").into_response()
+        }
+    }
+}
+
+/// Pages and what they show.
+const PAGES: [(&str, &str); 13] = [
+    ("/debug", "this list"),
+    ("/debug/syncz", "connected proxies and how far they are"),
+    ("/debug/adsz", "the same"),
+    ("/debug/connections", "the same"),
+    ("/debug/ambientz", "published workloads, services and policies"),
+    ("/debug/config_dump?proxyID=", "what one proxy is sent"),
+    ("/debug/mesh", "mesh settings in force, and what of them has no effect"),
+    ("/debug/clusterz", "clusters that are read"),
+    ("/debug/networkz", "networks and the gateways that lead to them"),
+    ("/debug/authorizationz", "policies as published, and their statuses"),
+    ("/debug/push_status", "the last publication"),
+    ("/debug/force_disconnect?proxyID=", "ends a proxy's stream (UNSAFE_ENABLE_ADMIN_ENDPOINTS)"),
+    ("POST /debug/simulate", "what policies would change"),
+];
+/// The only page that others than the control plane's namespace may see, each its own part.
+const CONFIG_DUMP: &str = "/debug/config_dump";
+/// A hundred policies and 50,000 connections.
+const SIMULATE_BYTES_MAX: usize = 16 << 20;

@@ -1,10 +1,15 @@
 //! Resources as people read them: JSON with the field names of the API, addresses as text, empty fields left out.
 
 use mesh_core::addr::ip_from_bytes;
+use mesh_wire::meltemi;
 use mesh_wire::security::string_match::MatchType;
 use mesh_wire::security::{Address as Block, Authorization, Match, ServiceAccountMatch, StringMatch};
 use mesh_wire::workload::address::Type;
-use mesh_wire::workload::{Address, AppProtocol, LoadBalancing, NetworkAddress, Port, Service, Workload};
+use mesh_wire::workload::gateway_address::Destination;
+use mesh_wire::workload::{
+    Address, AppProtocol, GatewayAddress, LoadBalancing, NetworkAddress, Port, Service, Visibility, WeightedWaypoint,
+    Workload,
+};
 use mesh_xds::server::Resource;
 use prost::Message;
 use serde_json::{Map, Value, json};
@@ -36,7 +41,9 @@ pub fn workload(one: &Workload) -> Value {
         "name": one.name,
         "namespace": one.namespace,
         "addresses": addresses,
+        "hostname": one.hostname,
         "network": one.network,
+        "networkGateway": one.network_gateway.as_ref().map(gateway),
         "tunnelProtocol": one.tunnel_protocol().as_str_name(),
         "nativeTunnel": one.native_tunnel,
         "trustDomain": one.trust_domain,
@@ -52,6 +59,9 @@ pub fn workload(one: &Workload) -> Value {
         "clusterId": one.cluster_id,
         "locality": locality,
         "networkMode": one.network_mode().as_str_name(),
+        "waypoint": one.waypoint.as_ref().map(gateway),
+        "applicationTunnel": one.application_tunnel.as_ref().map(|to| format!("{}/{}", to.protocol().as_str_name(), to.port)),
+        "capacity": one.capacity,
     }))
 }
 
@@ -71,7 +81,25 @@ pub fn service(one: &Service) -> Value {
         "loadBalancing": one.load_balancing.as_ref().map(load_balancing),
         "ipFamilies": one.ip_families().as_str_name(),
         "canonical": one.canonical,
+        "visibility": Some(one.visibility()).filter(|who| *who != Visibility::Public).map(|who| who.as_str_name()),
+        "waypoint": one.waypoint.as_ref().map(gateway),
+        "weightedWaypoints": one.weighted_waypoints.iter().map(weighted).collect::<Vec<_>>(),
+        "ingressUseWaypoint": one.ingress_use_waypoint,
+        "waypointRequired": one.extensions.iter().any(|one| one.name == meltemi::WAYPOINT_REQUIRED),
     }))
+}
+
+fn gateway(one: &GatewayAddress) -> String {
+    let host = match &one.destination {
+        Some(Destination::Hostname(host)) => format!("{}/{}", host.namespace, host.hostname),
+        Some(Destination::Address(at)) => format!("{}/{}", at.network, ip(&at.address)),
+        None => String::new(),
+    };
+    format!("{host}:{}", one.hbone_mtls_port)
+}
+
+fn weighted(one: &WeightedWaypoint) -> String {
+    format!("{} {}", one.destination.as_ref().map(gateway).unwrap_or_default(), one.weight)
 }
 
 fn policy_view(policy: &Authorization) -> Value {

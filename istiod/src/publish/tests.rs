@@ -22,6 +22,7 @@ fn pod(name: &str) -> Change {
         host_network: false,
         redirected: false,
         ports: Box::default(),
+        binding: None,
     }))
 }
 
@@ -30,10 +31,17 @@ struct Bench {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    registry: mesh_telemetry::metrics::Registry,
 }
 
 fn start(awaited: &[Kind]) -> Bench {
-    let metrics = Arc::new(Metrics::new(&mesh_telemetry::metrics::Registry::new()));
+    let (after, max) = (Duration::from_millis(100), Duration::from_secs(10));
+    start_with(awaited, Debounce { after, max, endpoints: true })
+}
+
+fn start_with(awaited: &[Kind], debounce: Debounce) -> Bench {
+    let registry = mesh_telemetry::metrics::Registry::new();
+    let metrics = Arc::new(Metrics::new(&registry));
     let observer: Box<dyn Observer> = Box::new(crate::metrics::HubMetrics(metrics.clone()));
     let hub = Hub::new(&TYPES, HubOptions::default(), observer);
     let (changes, receiver) = mpsc::channel(1024);
@@ -43,15 +51,18 @@ fn start(awaited: &[Kind]) -> Bench {
         hub: hub.clone(),
         changes: receiver,
         awaited: awaited.iter().copied().collect(),
+        awaits_clusters: false,
         ready: Some(readiness.register("discovery")),
-        debounce: Debounce { after: Duration::from_millis(100), max: Duration::from_secs(10) },
-        statuses: watch::channel(Statuses::default()).0,
+        debounce,
+        statuses: Arc::default(),
         metrics: metrics.clone(),
         published: 0,
         publications: watch::channel(()).0,
+        reasons: BTreeSet::new(),
+        renew: false,
     };
     tokio::spawn(publisher.run());
-    Bench { changes, hub, metrics, readiness }
+    Bench { changes, hub, metrics, readiness, registry }
 }
 
 async fn wait(milliseconds: u64) {
@@ -59,7 +70,7 @@ async fn wait(milliseconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_14_fifty_pods_within_60_ms_are_one_push() {
+async fn xds_row_14_fifty_pods_within_60_ms_are_one_push() {
     let bench = start(&[]);
     for number in 0..50 {
         bench.changes.send(pod(&format!("p{number}"))).await.unwrap();
@@ -114,7 +125,7 @@ async fn older_clients_get_the_workload_inside_the_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_touch_nothing_neither_delay_nor_cause_a_publication() {
+async fn xds_row_4_changes_that_touch_nothing_neither_delay_nor_cause_a_publication() {
     let bench = start(&[]);
     bench.changes.send(pod("p")).await.unwrap();
     wait(500).await;
@@ -132,4 +143,50 @@ async fn changes_that_touch_nothing_neither_delay_nor_cause_a_publication() {
     }
     wait(500).await;
     assert_eq!(bench.metrics.push_triggers(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_promise_makes_told_proxies_come_again_and_a_policy_reason_is_counted() {
+    use crate::world::{MeshSettings, Promise, Promises};
+    let bench = start(&[]);
+    bench.changes.send(pod("p")).await.unwrap();
+    wait(500).await;
+    let promises = Promises { waypoint_required: Promise::Reference, ..Promises::default() };
+    let settings = MeshSettings { promises, ..MeshSettings::default() };
+    bench.changes.send(Change::Settings(Arc::new(settings))).await.unwrap();
+    wait(500).await;
+    let text = bench.registry.encode();
+    assert!(text.contains("pilot_push_triggers{type=\"endpoint\"} 1"), "{text}");
+    assert!(text.contains("pilot_inbound_updates{type=\"eds\"} 1"), "{text}");
+    assert!(text.contains("pilot_pushcontext_init_seconds_count"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn xds_row_16_two_replicas_agree_on_every_version_whatever_the_order_they_hear_in() {
+    let (one, other) = (start(&[]), start(&[]));
+    for number in 0..20 {
+        one.changes.send(pod(&format!("p{number}"))).await.unwrap();
+        other.changes.send(pod(&format!("p{}", 19 - number))).await.unwrap();
+        // Another rhythm: other batches.
+        wait(if number % 7 == 0 { 300 } else { 0 }).await;
+    }
+    other.changes.send(Change::Delete(Kind::Pod, NamespacedName::new("ns", "p3"))).await.unwrap();
+    wait(500).await;
+    other.changes.send(pod("p3")).await.unwrap();
+    wait(500).await;
+    let versions = |bench: &Bench| {
+        let all = bench.hub.resources(type_url::ADDRESS).into_iter().map(|one| (one.name.clone(), one.version.clone()));
+        all.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(versions(&one).len(), 20);
+    assert_eq!(versions(&one), versions(&other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_need_not_wait_where_they_are_not_to() {
+    let bench =
+        start_with(&[], Debounce { after: Duration::from_secs(5), max: Duration::from_secs(10), endpoints: false });
+    bench.changes.send(pod("p")).await.unwrap();
+    wait(1).await;
+    assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 1);
 }

@@ -4,11 +4,15 @@
 //! be read, something stands in that is never weaker.
 
 mod core;
+mod entry;
+mod gateway;
 mod lenient;
 mod pod;
+mod request;
 mod security;
 #[cfg(test)]
 mod tests;
+mod workload_entry;
 
 use kube::api::DynamicObject;
 use mesh_core::names::NamespacedName;
@@ -28,6 +32,11 @@ pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
         Kind::Node => Ok(core::node(&key, &object)),
         Kind::Authorization => return security::authorization(key, object, revision),
         Kind::Peer => return security::peer(key, object),
+        Kind::ServiceEntry => return entry::entry(key, object),
+        Kind::WorkloadEntry => workload_entry::workload_entry(&key, object),
+        Kind::Gateway => gateway::gateway(&key, object),
+        Kind::GatewayClass => gateway::class(&key, object),
+        Kind::Request => return request::request(key, object, revision),
     };
     match converted {
         Ok(Some(object)) => Change::Upsert(object),
@@ -57,6 +66,11 @@ fn fields<T: DeserializeOwned>(object: &mut DynamicObject) -> Result<T, Unreadab
 
 fn labels(object: &DynamicObject) -> Labels {
     object.metadata.labels.iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+/// Creation time in seconds since 1970.
+fn created_s(object: &DynamicObject) -> i64 {
+    object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).unwrap_or_default()
 }
 
 fn annotation<'a>(object: &'a DynamicObject, name: &str) -> Option<&'a str> {

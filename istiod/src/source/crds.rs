@@ -16,7 +16,7 @@ use super::{Sources, resource};
 use crate::world::{Change, Kind};
 
 /// Follows the definitions of `kinds`, until nobody listens.
-pub(super) async fn run(sources: Sources, kinds: [Kind; 2]) {
+pub(super) async fn run(sources: Sources, kinds: &'static [Kind]) {
     let definitions = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let definitions = ApiResource::from_gvk_with_plural(&definitions, "customresourcedefinitions");
     let api: Api<DynamicObject> = Api::all_with(sources.client.clone(), &definitions);
@@ -61,7 +61,7 @@ enum Step {
 
 /// Turns events about definitions into steps.
 struct Definitions {
-    kinds: [Kind; 2],
+    kinds: &'static [Kind],
     /// Kinds whose definitions are in the list that is being read, usable or not.
     listed: BTreeSet<Kind>,
 }
@@ -74,11 +74,11 @@ impl Definitions {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.listed.extend(named(&object, &self.kinds));
+                self.listed.extend(named(&object, self.kinds));
                 self.judge(&object).into_iter().collect()
             }
             Event::Apply(object) => self.judge(&object).into_iter().collect(),
-            Event::Delete(object) => named(&object, &self.kinds).map(Step::Absent).into_iter().collect(),
+            Event::Delete(object) => named(&object, self.kinds).map(Step::Absent).into_iter().collect(),
             Event::InitDone => {
                 let absent = self.kinds.iter().filter(|kind| !self.listed.contains(kind));
                 absent.copied().map(Step::Absent).collect()
@@ -87,8 +87,8 @@ impl Definitions {
     }
 
     fn judge(&self, definition: &DynamicObject) -> Option<Step> {
-        let kind = named(definition, &self.kinds)?;
-        Some(if served(definition, &self.kinds).is_some() { Step::Start(kind) } else { Step::Pause(kind) })
+        let kind = named(definition, self.kinds)?;
+        Some(if served(definition, self.kinds).is_some() { Step::Start(kind) } else { Step::Pause(kind) })
     }
 }
 
@@ -100,6 +100,12 @@ struct Running {
     known: BTreeSet<Kind>,
     /// Names, in the readiness, definitions that keep us from starting.
     unusable: BTreeMap<Kind, Task>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(JoinHandle::abort);
+    }
 }
 
 /// Nobody listens any more.
@@ -197,7 +203,7 @@ mod tests {
             }))
             .unwrap()
         };
-        let mut definitions = Definitions { kinds: [Kind::Authorization, Kind::Peer], listed: BTreeSet::new() };
+        let mut definitions = Definitions { kinds: &[Kind::Authorization, Kind::Peer], listed: BTreeSet::new() };
         for (version, step) in [("v1", Step::Start(Kind::Peer)), ("v1beta1", Step::Pause(Kind::Peer))] {
             assert_eq!(definitions.steps(Event::Init), []);
             assert_eq!(definitions.steps(Event::InitApply(definition(version))), [step]);

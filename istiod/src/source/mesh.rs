@@ -11,7 +11,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::mpsc;
 
 use super::watch::chain;
+use crate::config::idle::Idle;
 use crate::config::{Config, mesh};
+use crate::metrics::Metrics;
 use crate::world::{Change, MeshSettings};
 
 /// Name of the ConfigMap.
@@ -26,7 +28,7 @@ pub fn name(config: &Config) -> String {
 ///
 /// # Errors
 /// The API server cannot be asked, or the configuration cannot be used: there is none before it to keep.
-pub async fn initial(client: &Client, config: &Config) -> anyhow::Result<MeshSettings> {
+pub async fn initial(client: &Client, config: &Config, told: &Told) -> anyhow::Result<MeshSettings> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &config.namespace);
     let name = name(config);
     let text = match maps.get_opt(&name).await? {
@@ -36,11 +38,11 @@ pub async fn initial(client: &Client, config: &Config) -> anyhow::Result<MeshSet
             std::fs::read_to_string(&config.mesh_config_file).unwrap_or_default()
         }
     };
-    Ok(read(&text, config)?)
+    Ok(read(&text, config, told)?)
 }
 
 /// Follows the ConfigMap, until nobody listens. An invalid value, or no ConfigMap, keeps what is in force.
-pub async fn follow(client: Client, config: Arc<Config>, changes: mpsc::Sender<Change>) {
+pub async fn follow(client: Client, config: Arc<Config>, changes: mpsc::Sender<Change>, told: Told) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &config.namespace);
     let selection = watcher::Config::default().fields(&format!("metadata.name={}", name(&config)));
     let events = watcher(maps, selection).default_backoff();
@@ -62,14 +64,40 @@ pub async fn follow(client: Client, config: Arc<Config>, changes: mpsc::Sender<C
         if map.metadata.name.as_deref() != Some(&name(&config)) {
             continue;
         }
-        match read(&text(&map), &config) {
+        if let Some(settings) = told.take(&map, &config)
+            && changes.send(Change::Settings(Arc::new(settings))).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Who is told what became of the mesh configuration.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// For metrics.
+    pub metrics: Arc<Metrics>,
+    /// For debugging.
+    pub report: mesh::MeshReport,
+}
+
+impl Told {
+    /// The settings of a map that can be used; none keeps those in force.
+    fn take(&self, map: &ConfigMap, config: &Config) -> Option<MeshSettings> {
+        match read(&text(map), config, self) {
             Ok(settings) => {
-                if changes.send(Change::Settings(Arc::new(settings))).await.is_err() {
-                    return;
+                let networks = map.data.as_ref().and_then(|data| data.get("meshNetworks"));
+                if networks.is_some_and(|text| !matches!(text.trim(), "" | "networks: {}")) {
+                    tracing::warn!(reason = NETWORKS, "meshNetworks has no effect");
+                    self.report.also(Idle { field: "meshNetworks".to_owned(), reason: NETWORKS });
                 }
+                Some(settings)
             }
             Err(error) => {
-                tracing::error!(%error, "the new mesh configuration is not used, the last one stays in force")
+                self.report.refused(error.to_string());
+                self.metrics.mesh_config_refused();
+                tracing::error!(%error, "the new mesh configuration is not used, the last one stays in force");
+                None
             }
         }
     }
@@ -79,10 +107,53 @@ fn text(map: &ConfigMap) -> String {
     map.data.as_ref().and_then(|data| data.get("mesh")).cloned().unwrap_or_default()
 }
 
-fn read(text: &str, config: &Config) -> Result<MeshSettings, mesh::MeshConfigError> {
-    let (settings, others) = mesh::settings(text, config)?;
-    if !others.is_empty() {
-        tracing::warn!(fields = others.join(", "), "fields of the mesh configuration have no effect yet");
+/// Settings from a text, and tells what of it has no effect.
+///
+/// # Errors
+/// It cannot be used.
+pub fn read(text: &str, config: &Config, told: &Told) -> Result<MeshSettings, mesh::MeshConfigError> {
+    let (settings, idle) = mesh::settings(text, config)?;
+    for one in &idle {
+        tracing::warn!(field = one.field, reason = one.reason, "field of the mesh configuration has no effect");
     }
+    told.metrics.mesh_config_used(idle.iter().map(|one| one.field.as_str()));
+    told.report.used(idle);
     Ok(settings)
+}
+
+const NETWORKS: &str = "ambient reads networks from namespace labels and Gateways";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use mesh_telemetry::metrics::Registry;
+
+    use super::*;
+    use crate::config::{Cli, Command};
+
+    fn map(mesh: &str, networks: &str) -> ConfigMap {
+        let data = [("mesh", mesh), ("meshNetworks", networks)].map(|(key, text)| (key.to_owned(), text.to_owned()));
+        ConfigMap { data: Some(data.into()), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_and_the_last_one_stays_until_it_can() {
+        let Command::Discovery(flags) = Cli::try_parse_from(["istiod", "discovery"]).unwrap().command;
+        let config = Config::new(&flags, &mesh_core::env::Env::default(), 2).unwrap();
+        let registry = Registry::new();
+        let told = Told { metrics: Arc::new(Metrics::new(&registry)), report: mesh::MeshReport::default() };
+        let used = told.take(&map("rootNamespace: root\naccessLogFile: x", "networks: {}"), &config).unwrap();
+        assert_eq!(&*used.root_namespace, "root");
+        assert!(told.take(&map("promises: {l7DenyAtL4: often}", ""), &config).is_none());
+        let report = told.report.get();
+        assert!(report.refused.unwrap().contains("promises.l7DenyAtL4"));
+        assert_eq!(report.without_effect[0].field, "accessLogFile", "of what is in force");
+        let text = registry.encode();
+        assert!(text.contains("pilot_mesh_config_invalid 1") && text.contains("pilot_mesh_config_rejects 1"));
+        assert!(text.contains("pilot_mesh_config_without_effect{field=\"accessLogFile\"} 1"), "{text}");
+        assert!(told.take(&map("", "networks: {n1: {}}"), &config).is_some());
+        let report = told.report.get();
+        assert!(report.refused.is_none() && registry.encode().contains("pilot_mesh_config_invalid 0"));
+        assert_eq!(report.without_effect[0].field, "meshNetworks");
+    }
 }

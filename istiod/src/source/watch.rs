@@ -9,17 +9,27 @@ use kube::runtime::watcher::{self, Event, watcher};
 use mesh_core::names::NamespacedName;
 use tokio::sync::mpsc;
 
+use super::lean::{Lean, OfNode, OfPod, Parts, Whole};
 use super::{Sources, convert};
 use crate::world::{Change, Kind};
 
 /// Watches a kind and tells every change, until nobody listens.
 pub(super) async fn run(sources: Sources, kind: Kind) {
-    let events = watcher(sources.api(kind), watcher::Config::default().page_size(PAGE)).default_backoff();
+    match kind {
+        Kind::Pod => follow::<OfPod>(sources, kind).await,
+        Kind::Node => follow::<OfNode>(sources, kind).await,
+        _ => follow::<Whole>(sources, kind).await,
+    }
+}
+
+async fn follow<P: Parts>(sources: Sources, kind: Kind) {
+    let events = watcher(sources.api::<P>(kind), watcher::Config::default().page_size(PAGE)).default_backoff();
     let mut events = std::pin::pin!(events);
     let mut relist = Relist { kind, listed: HashSet::new(), synced: false };
     while let Some(event) = events.next().await {
         let told = match event {
             Ok(event) => {
+                let event = plain(event);
                 sources.metrics.event(kind.name(), name(&event));
                 tell(&sources.changes, relist.changes(event, &sources.revision)).await
             }
@@ -32,6 +42,16 @@ pub(super) async fn run(sources: Sources, kind: Kind) {
         if told.is_err() {
             return;
         }
+    }
+}
+
+fn plain<P>(event: Event<Lean<P>>) -> Event<DynamicObject> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.into_object()),
+        Event::Delete(object) => Event::Delete(object.into_object()),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.into_object()),
+        Event::InitDone => Event::InitDone,
     }
 }
 

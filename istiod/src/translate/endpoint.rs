@@ -5,20 +5,16 @@ use std::net::IpAddr;
 use mesh_core::addr::ip_to_bytes;
 use mesh_wire::workload::{NetworkMode, PortList, Workload, WorkloadStatus, WorkloadType};
 
-use super::pod::trust_domain;
 use super::service::{self, joined_ports};
-use crate::world::{MeshSettings, Service, Slice};
+use super::subject::{network_gateway, trust_domain};
+use crate::world::{MeshSettings, Service, Slice, World};
 
 /// One workload an address. Such endpoints have neither account nor policies: nothing proves who they are.
 ///
 /// # Source
 /// spec of the workload model, section 7.
-pub fn workloads<'a>(
-    slice: &'a Slice,
-    service: &'a Service,
-    network: &'a str,
-    settings: &'a MeshSettings,
-) -> impl Iterator<Item = Workload> + 'a {
+pub fn workloads<'a>(world: &'a World, slice: &'a Slice, service: &'a Service) -> impl Iterator<Item = Workload> + 'a {
+    let settings = world.settings();
     let key = service::key(&service.key, settings);
     let ports = PortList { ports: joined_ports(service, slice) };
     slice.addresses.iter().map(move |(ip, healthy)| {
@@ -28,7 +24,8 @@ pub fn workloads<'a>(
             name: slice.key.name.to_string(),
             namespace: slice.key.namespace.to_string(),
             addresses: vec![ip_to_bytes(*ip)],
-            network: network.to_owned(),
+            network: world.network().to_owned(),
+            network_gateway: network_gateway(world, world.network()),
             trust_domain: trust_domain(&settings.trust_domain),
             canonical_name: service.key.name.to_string(),
             canonical_revision: "latest".to_owned(),

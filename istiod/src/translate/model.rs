@@ -8,49 +8,41 @@ use std::sync::Arc;
 
 use mesh_core::names::NamespacedName;
 use mesh_wire::type_url;
+use mesh_wire::workload::Workload;
 use mesh_xds::server::{self, Resource};
 
-use super::pod::PodContext;
-use super::policy::Verdict;
-use super::{endpoint, peer, pod, policy, resource, service};
-use crate::world::{self, Dirty, Kind, World};
+use super::conditions::{ObjectStatus, StatusTarget};
+use super::remote::{Remotes, Shared};
+use super::statuses::{StatusChange, Statuses};
+use super::{endpoint, entry, peer, pod, policy, resource, waypoint, workload_entry};
+use crate::world::{self, Dirty, HostKey, Kind, NetworkGateways, World};
 
 /// Applies changes and recomputes only what they touch.
 ///
 /// The result is a pure function of the objects: two replicas that saw the same objects, in whatever order, hold equal
 /// resources with equal versions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     world: World,
     dirty: Dirty,
+    remotes: Remotes,
     /// Published workloads and services, by resource name.
     addresses: BTreeMap<Arc<str>, Arc<Resource>>,
     /// Published policies, by resource name.
     authorizations: BTreeMap<Arc<str>, Arc<Resource>>,
-    /// Names of the workloads that a slice gave.
-    slice_names: BTreeMap<NamespacedName, BTreeSet<Arc<str>>>,
-    /// Judgements about AuthorizationPolicies.
-    statuses: BTreeMap<NamespacedName, PolicyStatus>,
-    /// AuthorizationPolicies that cannot be read: generation and reason.
-    unreadable: BTreeMap<NamespacedName, (i64, String)>,
-}
-
-/// What the status of an AuthorizationPolicy should say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyStatus {
-    /// Generation that was judged.
-    pub generation: i64,
-    /// The judgement.
-    pub verdict: Verdict,
+    /// Names of the workloads that a slice or a service entry gave.
+    given: BTreeMap<(Kind, NamespacedName), BTreeSet<Arc<str>>>,
+    /// What statuses should say.
+    statuses: Statuses,
 }
 
 /// What became different.
 #[derive(Debug, Default)]
 pub struct Delta {
-    /// Resources, addresses before policies, each by name.
+    /// Resources: services, then workloads, then policies, each by name.
     pub changes: Vec<server::Change>,
-    /// Judgements; none where there is nothing to judge any more.
-    pub statuses: Vec<(NamespacedName, Option<PolicyStatus>)>,
+    /// Statuses; none where there is nothing to say any more.
+    pub statuses: Vec<StatusChange>,
 }
 
 impl Model {
@@ -59,9 +51,9 @@ impl Model {
         &self.world
     }
 
-    /// Every judgement.
-    pub fn statuses(&self) -> &BTreeMap<NamespacedName, PolicyStatus> {
-        &self.statuses
+    /// What every status should say.
+    pub fn statuses(&self) -> &BTreeMap<StatusTarget, Arc<ObjectStatus>> {
+        self.statuses.wanted()
     }
 
     /// Published workloads and services.
@@ -76,149 +68,130 @@ impl Model {
 
     /// Takes a change; nothing is recomputed until [`Self::flush`].
     pub fn apply(&mut self, change: world::Change) {
-        match &change {
-            world::Change::Broken { kind: Kind::Authorization, key, generation, reason, .. } => {
-                self.unreadable.insert(key.clone(), (*generation, reason.clone()));
-                self.dirty.authorizations.insert(key.clone());
-            }
-            world::Change::Upsert(object) if object.kind() == Kind::Authorization => self.readable(&object.key()),
-            world::Change::Delete(Kind::Authorization, key) => self.readable(key),
-            world::Change::Retain(Kind::Authorization, keep) => {
-                let gone: Vec<_> = self.unreadable.keys().filter(|key| !keep.contains(key)).cloned().collect();
-                gone.iter().for_each(|key| self.readable(key));
-            }
-            _ => {}
-        }
+        let change = match change {
+            world::Change::Remote(cluster, change) => return self.remotes.apply(&self.world, cluster, *change),
+            change => change,
+        };
+        let shared = Shared::of(&change);
+        self.statuses.note(&change, &mut self.dirty);
         self.world.apply(change, &mut self.dirty);
+        self.remotes.follow(&self.world, shared);
+    }
+
+    /// Replaces the gateways through which networks are reached.
+    pub fn set_network_gateways(&mut self, gateways: NetworkGateways) {
+        self.world.set_network_gateways(gateways, &mut self.dirty);
+    }
+
+    /// Ids of the other clusters that are in use.
+    pub fn remote_clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.remotes.ids()
     }
 
     /// Number of resources to recompute.
     pub fn dirtiness(&self) -> usize {
-        self.dirty.len()
+        self.dirty.len() + self.remotes.dirtiness()
     }
 
     /// Recomputes what the changes since the last call can touch, and tells what became different.
     pub fn flush(&mut self) -> Delta {
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let remote = self.remotes.flush(&mut self.world, &mut dirty);
+        self.remotes.warn_of_ports(&self.world, &remote.services);
         let mut delta = Delta::default();
-        for key in dirty.services {
-            let name = service::key(&key, self.world.settings());
+        for key in dirty.services.into_iter().chain(remote.services).collect::<BTreeSet<_>>() {
             let new = self.service(&key);
-            set(&mut self.addresses, type_url::ADDRESS, name.into(), new, &mut delta);
+            set(&mut self.addresses, type_url::ADDRESS, key.to_string().into(), new, &mut delta);
         }
         for key in dirty.pods {
             let name = pod::uid(self.world.settings(), &key);
-            let new = self.pod(&key);
+            let shown = self.world.pod(&key).filter(|_| self.world.visible(&key.namespace));
+            let new = shown.and_then(|one| pod::workload(&self.world, one)).map(resource::workload);
             set(&mut self.addresses, type_url::ADDRESS, name.into(), new, &mut delta);
         }
+        for key in dirty.workload_entries {
+            let name = workload_entry::uid(self.world.settings(), &key);
+            let shown = self.world.workload_entry(&key).filter(|_| self.world.visible(&key.namespace));
+            let new = shown.map(|one| resource::workload(workload_entry::workload(&self.world, one)));
+            set(&mut self.addresses, type_url::ADDRESS, name.into(), new, &mut delta);
+        }
+        for key in dirty.entries {
+            let entry = self.world.entry(&key);
+            let workloads = entry.map(|one| entry::workloads(&self.world, one)).unwrap_or_default();
+            self.give(Kind::ServiceEntry, key, workloads, &mut delta);
+        }
         for key in dirty.slices {
-            self.flush_slice(key, &mut delta);
+            let workloads = self.slice(&key);
+            self.give(Kind::Slice, key, workloads, &mut delta);
         }
-        for key in dirty.authorizations {
-            self.flush_authorization(key, &mut delta);
+        for (name, workload) in remote.workloads {
+            set(&mut self.addresses, type_url::ADDRESS, name, workload.map(resource::workload), &mut delta);
         }
-        for key in dirty.peers {
-            let peer = self.world.peer(&key).filter(|_| self.world.visible(&key.namespace));
-            let new = peer.and_then(|one| peer::converted(one, &self.world)).as_ref().map(resource::authorization);
-            let name = peer::converted_key(&key).into();
-            set(&mut self.authorizations, type_url::AUTHORIZATION, name, new, &mut delta);
-        }
+        self.flush_policies(dirty.authorizations.iter(), &dirty.peers, &dirty.gateways, &mut delta);
         if dirty.strict {
             self.flush_strict(&mut delta);
+        }
+        let policies = dirty.authorizations.into_iter().map(|key| (Kind::Authorization, key));
+        let judged: BTreeSet<_> = dirty.conditions.into_iter().chain(policies).collect();
+        for (kind, key) in judged {
+            self.statuses.flush(&self.world, kind, &key, &mut delta.statuses);
         }
         delta
     }
 
-    fn readable(&mut self, key: &NamespacedName) {
-        if self.unreadable.remove(key).is_some() {
-            self.dirty.authorizations.insert(key.clone());
-        }
+    fn service(&self, key: &HostKey) -> Option<Resource> {
+        self.remotes.service(&self.world, key).map(resource::service)
     }
 
-    fn service(&self, key: &NamespacedName) -> Option<Resource> {
+    fn slice(&self, key: &NamespacedName) -> Vec<Workload> {
         let world = &self.world;
-        let one = world.service(key).filter(|_| world.visible(&key.namespace))?;
-        let namespace = world.namespace(&key.namespace);
-        Some(resource::service(service::service(one, namespace, world.network(), world.settings())))
-    }
-
-    fn pod(&self, key: &NamespacedName) -> Option<Resource> {
-        let world = &self.world;
-        let one = world.pod(key).filter(|_| world.visible(&key.namespace))?;
-        let selected = world.services_selecting(one);
-        let selected = selected.into_iter().map(|name| NamespacedName::new(key.namespace.clone(), name.clone()));
-        let context = PodContext {
-            settings: world.settings(),
-            network: world.network(),
-            locality: world.locality(&one.node),
-            selected_by: selected.filter_map(|name| world.service(&name)).map(|one| &**one).collect(),
-            named_by: world.slices_naming(one).into_iter().map(|(one, slice)| (&**one, &**slice)).collect(),
-            policies: self.policies(one),
-        };
-        pod::workload(one, &context).map(resource::workload)
-    }
-
-    /// Policies attached to a pod: what users wrote, by name, then what stands for its PeerAuthentication.
-    fn policies(&self, pod: &world::Pod) -> Vec<String> {
-        let world = &self.world;
-        let settings = world.settings();
-        let root = &*settings.root_namespace;
-        let own = world.authorizations_in(&pod.key.namespace);
-        let elsewhere = *pod.key.namespace != *root && world.visible(root);
-        let global = elsewhere.then(|| world.authorizations_in(root)).into_iter().flatten();
-        let selecting = own.chain(global).filter(|policy| {
-            policy.selector.as_ref().is_some_and(|selector| pod.labels.contains(selector))
-                && policy::is_sent(policy, settings)
-        });
-        let mut keys: Vec<_> = selecting.map(|policy| policy.key.to_string()).collect();
-        keys.sort();
-        keys.extend(peer::reference(pod, world));
-        keys
-    }
-
-    fn flush_slice(&mut self, key: NamespacedName, delta: &mut Delta) {
-        let world = &self.world;
-        let slice = world.slice(&key).filter(|_| world.visible(&key.namespace));
+        let slice = world.slice(key).filter(|_| world.visible(&key.namespace));
         let service = slice.and_then(|slice| world.service(&slice.service));
-        let mut new = BTreeMap::new();
-        if let (Some(slice), Some(service)) = (slice, service) {
-            let workloads = endpoint::workloads(slice, service, world.network(), world.settings());
-            new.extend(workloads.map(resource::workload).map(|one| (one.name.clone(), one)));
-        }
+        slice
+            .zip(service)
+            .map(|(slice, service)| endpoint::workloads(world, slice, service).collect())
+            .unwrap_or_default()
+    }
+
+    /// Replaces the workloads that one object gives.
+    fn give(&mut self, kind: Kind, key: NamespacedName, workloads: Vec<Workload>, delta: &mut Delta) {
+        let new = workloads.into_iter().map(resource::workload).map(|one| (one.name.clone(), one));
+        let mut new: BTreeMap<_, _> = new.collect();
         let names: BTreeSet<_> = new.keys().cloned().collect();
         let old = match names.is_empty() {
-            true => self.slice_names.remove(&key),
-            false => self.slice_names.insert(key, names.clone()),
+            true => self.given.remove(&(kind, key)),
+            false => self.given.insert((kind, key), names.clone()),
         };
         for name in old.unwrap_or_default().union(&names) {
             set(&mut self.addresses, type_url::ADDRESS, name.clone(), new.remove(name), delta);
         }
     }
 
-    fn flush_authorization(&mut self, key: NamespacedName, delta: &mut Delta) {
+    fn flush_policies<'a>(
+        &mut self,
+        authorizations: impl Iterator<Item = &'a NamespacedName>,
+        peers: &BTreeSet<NamespacedName>,
+        gateways: &BTreeSet<NamespacedName>,
+        delta: &mut Delta,
+    ) {
         let world = &self.world;
-        let policy = world.authorization(&key).filter(|_| world.visible(&key.namespace));
-        let conversion = policy.map(|policy| policy::authorization(policy, world.settings()));
-        let resource = conversion.as_ref().and_then(|one| one.authorization.as_ref()).map(resource::authorization);
-        let generation = policy.map_or(0, |policy| policy.generation);
-        let status = match self.unreadable.get(&key) {
-            Some((generation, reason)) => {
-                let action = policy.map(|policy| policy.spec.action.unwrap_or_default());
-                let stand_in = world.is_stand_in(Kind::Authorization, &key);
-                let verdict = Verdict::unreadable(reason, action, stand_in);
-                Some(PolicyStatus { generation: *generation, verdict })
-            }
-            None => conversion.and_then(|one| one.verdict).map(|verdict| PolicyStatus { generation, verdict }),
+        let mut set = |name: String, new: Option<Resource>| {
+            set(&mut self.authorizations, type_url::AUTHORIZATION, name.into(), new, delta);
         };
-        set(&mut self.authorizations, type_url::AUTHORIZATION, key.to_string().into(), resource, delta);
-        if self.statuses.get(&key) == status.as_ref() {
-            return;
+        for key in authorizations {
+            let written = world.authorization(key).filter(|_| world.visible(&key.namespace));
+            let policy = written.and_then(|one| policy::authorization(one, world.settings()).authorization);
+            set(key.to_string(), policy.as_ref().map(resource::authorization));
         }
-        match &status {
-            Some(status) => self.statuses.insert(key.clone(), status.clone()),
-            None => self.statuses.remove(&key),
-        };
-        delta.statuses.push((key, status));
+        for key in peers {
+            let peer = world.peer(key).filter(|_| world.visible(&key.namespace));
+            let policy = peer.and_then(|one| peer::converted(one, world));
+            set(peer::converted_key(key), policy.as_ref().map(resource::authorization));
+        }
+        for key in gateways {
+            let policy = waypoint::implicit_allow(world, key);
+            set(waypoint::implicit_key(key), policy.as_ref().map(resource::authorization));
+        }
     }
 
     /// The static policy exists while any PeerAuthentication does; a changed root namespace moves it.

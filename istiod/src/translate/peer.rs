@@ -3,12 +3,16 @@
 //! The effective base of a policy is computed first and only then are its ports looked at; so neither a STRICT port
 //! below a STRICT mesh nor an exempt port below an inherited STRICT can get lost.
 
+use std::sync::Arc;
+
 use mesh_api::security::Mode;
+use mesh_api::status::ZTUNNEL_ACCEPTED;
 use mesh_core::names::NamespacedName;
 use mesh_wire::security::string_match::MatchType;
 use mesh_wire::security::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
 
-use crate::world::{MeshSettings, PeerAuthentication, Pod, World};
+use super::conditions::{Condition, accepted};
+use crate::world::{Labels, MeshSettings, PeerAuthentication, World};
 
 #[cfg(test)]
 mod tests;
@@ -66,12 +70,10 @@ pub fn converted_key(peer: &NamespacedName) -> String {
     format!("{}/{}", peer.namespace, converted_name(peer))
 }
 
-/// The converted policy that a pod refers to, if any.
-pub fn reference(pod: &Pod, world: &World) -> Option<String> {
+/// The policy that stands for the PeerAuthentication of the workloads of a namespace with these labels, if any.
+pub fn reference(namespace: &Arc<str>, labels: &Labels, world: &World) -> Option<String> {
     let settings = world.settings();
-    let candidates = world.peers_in(&pod.key.namespace).filter(|peer| {
-        is_workload_level(peer, settings) && peer.selector.as_ref().is_some_and(|one| pod.labels.contains(one))
-    });
+    let candidates = world.peers_selecting(namespace, labels).filter(|peer| is_workload_level(peer, settings));
     let mode = match candidates.min_by_key(|peer| age(peer)) {
         Some(peer) => {
             let base = base(peer, world);
@@ -80,9 +82,37 @@ pub fn reference(pod: &Pod, world: &World) -> Option<String> {
             }
             base
         }
-        None => inherited(&pod.key.namespace, world),
+        None => inherited(namespace, world),
     };
     (mode == Mode::Strict).then(|| strict_key(settings))
+}
+
+/// What the status of a PeerAuthentication says.
+pub(super) fn condition(peer: &PeerAuthentication, world: &World) -> Condition {
+    let settings = world.settings();
+    let root = *peer.key.namespace == *settings.root_namespace;
+    if peer.selector.is_some() && root {
+        let message = "a selector in the root namespace selects nothing: ztunnel does not enforce this policy; put it into the \
+                       namespace of the workloads, or leave the selector out to have it apply to the whole mesh";
+        return Condition::unsupported(ZTUNNEL_ACCEPTED, false, message.to_owned());
+    }
+    let older = world.wide_peers_in(&peer.key.namespace).min_by_key(|peer| age(peer));
+    if peer.selector.is_none()
+        && let Some(older) = older.filter(|older| older.key != peer.key)
+    {
+        let message =
+            format!("ztunnel does not enforce this policy: {} is older and decides for the same workloads", older.key);
+        return Condition::unsupported(ZTUNNEL_ACCEPTED, false, message);
+    }
+    let disabled = peer.mode == Mode::Disable || peer.ports.values().any(|mode| *mode == Mode::Disable);
+    if disabled {
+        let message = "ztunnel takes DISABLE for PERMISSIVE: plaintext is accepted, and so is mTLS";
+        return Condition::unsupported(ZTUNNEL_ACCEPTED, true, message.to_owned());
+    }
+    accepted(match base(peer, world) {
+        Mode::Strict => "attached to ztunnel: STRICT",
+        _ => "attached to ztunnel: PERMISSIVE",
+    })
 }
 
 fn is_workload_level(peer: &PeerAuthentication, settings: &MeshSettings) -> bool {
@@ -98,10 +128,13 @@ fn base(peer: &PeerAuthentication, world: &World) -> Mode {
 }
 
 /// Effective mode that a namespace hands down: its own, else the mesh's, else PERMISSIVE.
-fn inherited(namespace: &str, world: &World) -> Mode {
-    let level = |namespace: &str| {
-        let candidates = world.peers_in(namespace).filter(|peer| peer.selector.is_none());
-        candidates.min_by_key(|peer| age(peer)).map(|peer| peer.mode).filter(|mode| *mode != Mode::Unset)
+fn inherited(namespace: &Arc<str>, world: &World) -> Mode {
+    let level = |namespace: &Arc<str>| {
+        world
+            .wide_peers_in(namespace)
+            .min_by_key(|peer| age(peer))
+            .map(|peer| peer.mode)
+            .filter(|mode| *mode != Mode::Unset)
     };
     let root = &world.settings().root_namespace;
     let own = level(namespace);

@@ -5,6 +5,7 @@
 //! attribute, so that more is denied.
 
 mod attributes;
+mod domains;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -13,18 +14,20 @@ use mesh_api::security::{Action as ApiAction, AuthorizationPolicySpec, Rule as A
 use mesh_core::names::NamespacedName;
 use mesh_wire::security::{Action, Authorization, Clause, Match, Rule, Scope};
 
+use super::conditions::Condition;
 use crate::world::{AuthorizationPolicy, MeshSettings};
 use attributes::Attributes;
+use domains::Domains;
 use verdict::Notes;
-pub use verdict::Verdict;
+pub use verdict::{unreadable, unreadable_targets};
 
 /// What becomes of one policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversion {
     /// The resource, unless the policy is not for node proxies.
     pub authorization: Option<Authorization>,
-    /// What its status says, unless it is not ours to judge.
-    pub verdict: Option<Verdict>,
+    /// What its status says about node proxies; nothing where the policy is for waypoints.
+    pub condition: Option<Condition>,
 }
 
 /// Converts one policy.
@@ -34,15 +37,15 @@ pub struct Conversion {
 pub fn authorization(policy: &AuthorizationPolicy, settings: &MeshSettings) -> Conversion {
     let spec = &*policy.spec;
     if spec.target_ref.is_some() || !spec.target_refs.is_empty() {
-        return refused(Verdict::no_waypoint(spec, &policy.key.namespace));
+        return Conversion { authorization: None, condition: None };
     }
     let action = match spec.action.unwrap_or_default() {
         ApiAction::Allow => Action::Allow,
         ApiAction::Deny => Action::Deny,
-        other => return refused(Verdict::unsupported_action(other)),
+        other => return refused(verdict::unsupported_action(other)),
     };
     if policy.dry_run && !settings.dry_run {
-        return refused(Verdict::unsupported_dry_run());
+        return refused(verdict::unsupported_dry_run());
     }
     let mut notes = Notes::new(action, settings.l7_deny_at_l4);
     let rules = rules(spec, action, &policy.key, settings, &mut notes);
@@ -55,7 +58,7 @@ pub fn authorization(policy: &AuthorizationPolicy, settings: &MeshSettings) -> C
         dry_run: policy.dry_run,
         ..Authorization::default()
     };
-    Conversion { authorization: Some(authorization), verdict: Some(notes.verdict()) }
+    Conversion { authorization: Some(authorization), condition: Some(notes.condition()) }
 }
 
 /// Whether the policy is sent to node proxies at all.
@@ -66,8 +69,8 @@ pub fn is_sent(policy: &AuthorizationPolicy, settings: &MeshSettings) -> bool {
     !attached && known && (!policy.dry_run || settings.dry_run)
 }
 
-fn refused(verdict: Verdict) -> Conversion {
-    Conversion { authorization: None, verdict: Some(verdict) }
+fn refused(condition: Condition) -> Conversion {
+    Conversion { authorization: None, condition: Some(condition) }
 }
 
 /// A selector without labels counts as none: the documented intent, and never weaker.
@@ -86,7 +89,8 @@ fn rules(
     settings: &MeshSettings,
     notes: &mut Notes,
 ) -> Vec<Rule> {
-    let converter = Converter { action, strict: settings.l7_deny_at_l4, namespace: &key.namespace };
+    let domains = Domains::of(settings);
+    let converter = Converter { action, strict: settings.l7_deny_at_l4, namespace: &key.namespace, domains };
     let rules = spec.rules.iter().enumerate();
     rules.filter_map(|(index, rule)| converter.rule(index, rule, notes)).collect()
 }
@@ -98,6 +102,8 @@ struct Converter<'a> {
     strict: bool,
     /// Namespace of the policy: bare service accounts belong to it.
     namespace: &'a str,
+    /// Trust domains that mean the same.
+    domains: Domains<'a>,
 }
 
 /// What is left of a clause at L4.
@@ -116,8 +122,10 @@ impl Converter<'_> {
         let mut unsupported = Vec::new();
         let mut clauses = Vec::new();
         let to: Vec<_> = rule.to.iter().map(|to| Attributes::of_operation(&to.operation)).collect();
-        let from: Vec<_> = rule.from.iter().map(|from| Attributes::of_source(&from.source, self.namespace)).collect();
-        let when = rule.when.iter().map(|condition| vec![Attributes::of_condition(condition)]);
+        let source =
+            |from: &mesh_api::security::From| Attributes::of_source(&from.source, self.namespace, &self.domains);
+        let from: Vec<_> = rule.from.iter().map(source).collect();
+        let when = rule.when.iter().map(|condition| vec![Attributes::of_condition(condition, &self.domains)]);
         let mut never = false;
         for alternatives in [to, from].into_iter().chain(when).filter(|alternatives| !alternatives.is_empty()) {
             unsupported.extend(alternatives.iter().flat_map(|one| one.unsupported.iter().cloned()));

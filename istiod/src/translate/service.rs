@@ -2,21 +2,17 @@
 
 use mesh_core::addr::ip_to_bytes;
 use mesh_core::names::NamespacedName;
-use mesh_wire::workload::load_balancing::{HealthPolicy, Mode, Scope};
-use mesh_wire::workload::{AppProtocol, IpFamilies, LoadBalancing, NetworkAddress, Port, Service as WireService};
+use mesh_wire::workload::{AppProtocol, IpFamilies, NetworkAddress, Port, Service as WireService};
 
-use crate::world::{Distribution, Families, MeshSettings, Namespace, Protocol, Service, Slice, TargetPort};
+use super::balance;
+use crate::world::{Families, MeshSettings, Protocol, Service, Slice, TargetPort, World};
 
-/// The resource of a Service.
+/// The resource of a Service, without what waypoints add.
 ///
 /// # Source
 /// spec of the workload model, section 4.
-pub fn service(
-    service: &Service,
-    namespace: Option<&Namespace>,
-    network: &str,
-    settings: &MeshSettings,
-) -> WireService {
+pub fn service(world: &World, service: &Service) -> WireService {
+    let network = world.network();
     let address =
         |ip: &std::net::IpAddr| NetworkAddress { network: network.to_owned(), address: ip_to_bytes(*ip), length: None };
     let ports = service.ports.iter().map(|port| {
@@ -29,24 +25,19 @@ pub fn service(
     WireService {
         name: service.key.name.to_string(),
         namespace: service.key.namespace.to_string(),
-        hostname: hostname(&service.key, settings),
+        hostname: world.settings().hostname(&service.key).to_string(),
         addresses: service.cluster_ips.iter().map(address).collect(),
         ports: ports.collect(),
-        load_balancing: load_balancing(service, namespace),
+        load_balancing: balance::of_service(service, world.namespace(&service.key.namespace)),
         ip_families: families(service.families).into(),
         canonical: true,
         ..WireService::default()
     }
 }
 
-/// The DNS name of a Service.
-pub fn hostname(service: &NamespacedName, settings: &MeshSettings) -> String {
-    format!("{}.{}.svc.{}", service.name, service.namespace, settings.domain)
-}
-
 /// The key of a Service on the wire: `namespace/hostname`.
 pub fn key(service: &NamespacedName, settings: &MeshSettings) -> String {
-    format!("{}/{}", service.namespace, hostname(service, settings))
+    format!("{}/{}", service.namespace, settings.hostname(service))
 }
 
 /// A port of a workload: the protocol is the service's affair.
@@ -61,7 +52,7 @@ pub(super) fn joined_ports(service: &Service, slice: &Slice) -> Vec<Port> {
     ports.filter_map(|port| Some(wire_port(port.port, target(&port.name)?))).collect()
 }
 
-fn app_protocol(protocol: Protocol) -> AppProtocol {
+pub(super) fn app_protocol(protocol: Protocol) -> AppProtocol {
     match protocol {
         Protocol::Unknown => AppProtocol::Unknown,
         Protocol::Http => AppProtocol::Http11,
@@ -79,29 +70,4 @@ fn families(families: Families) -> IpFamilies {
         Families::V6 => IpFamilies::Ipv6Only,
         Families::Dual => IpFamilies::Dual,
     }
-}
-
-/// The first setting that says anything decides; publishing unready endpoints comes on top.
-fn load_balancing(service: &Service, namespace: Option<&Namespace>) -> Option<LoadBalancing> {
-    let annotated = || service.distribution_annotation.or_else(|| namespace.and_then(|one| one.distribution));
-    let (scopes, mode): (&[Scope], Mode) = if service.node_local {
-        (&[Scope::Node], Mode::Strict)
-    } else {
-        match service.distribution.or_else(annotated) {
-            Some(Distribution::SameZone) => (&[Scope::Network, Scope::Region, Scope::Zone], Mode::Failover),
-            Some(Distribution::SameNode) => {
-                (&[Scope::Network, Scope::Region, Scope::Zone, Scope::Subzone, Scope::Node], Mode::Failover)
-            }
-            Some(Distribution::Any) | None => (&[], Mode::UnspecifiedMode),
-        }
-    };
-    let health = if service.publish_not_ready { HealthPolicy::AllowAll } else { HealthPolicy::OnlyHealthy };
-    if scopes.is_empty() && health == HealthPolicy::OnlyHealthy {
-        return None;
-    }
-    Some(LoadBalancing {
-        routing_preference: scopes.iter().map(|scope| (*scope).into()).collect(),
-        mode: mode.into(),
-        health_policy: health.into(),
-    })
 }

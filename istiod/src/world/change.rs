@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use mesh_core::names::NamespacedName;
 
-use super::{AuthorizationPolicy, MeshSettings, Namespace, Node, PeerAuthentication, Pod, Service, Slice};
+use super::{
+    AuthorizationPolicy, Gateway, GatewayClass, MeshSettings, Namespace, Node, PeerAuthentication, Pod,
+    RequestAuthentication, Service, ServiceEntry, Slice, WorkloadEntry,
+};
 
 /// Kinds of objects in the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,12 +27,44 @@ pub enum Kind {
     Authorization,
     /// security.istio.io/v1 PeerAuthentication.
     Peer,
+    /// networking.istio.io/v1 ServiceEntry.
+    ServiceEntry,
+    /// networking.istio.io/v1 WorkloadEntry.
+    WorkloadEntry,
+    /// gateway.networking.k8s.io/v1 Gateway.
+    Gateway,
+    /// gateway.networking.k8s.io/v1 GatewayClass.
+    GatewayClass,
+    /// security.istio.io/v1 RequestAuthentication.
+    Request,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Namespace, Self::Node, Self::Service, Self::Slice, Self::Pod, Self::Authorization, Self::Peer];
+    pub const ALL: [Self; 12] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Service,
+        Self::Slice,
+        Self::Pod,
+        Self::Authorization,
+        Self::Peer,
+        Self::ServiceEntry,
+        Self::WorkloadEntry,
+        Self::Gateway,
+        Self::GatewayClass,
+        Self::Request,
+    ];
+    /// Kinds that a cluster has only once their definitions were installed.
+    pub const DEFINED: [Self; 7] = [
+        Self::Authorization,
+        Self::Peer,
+        Self::ServiceEntry,
+        Self::WorkloadEntry,
+        Self::Gateway,
+        Self::GatewayClass,
+        Self::Request,
+    ];
 
     /// The kind as Kubernetes spells it.
     pub fn name(self) -> &'static str {
@@ -41,6 +76,11 @@ impl Kind {
             Self::Node => "Node",
             Self::Authorization => "AuthorizationPolicy",
             Self::Peer => "PeerAuthentication",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
+            Self::Gateway => "Gateway",
+            Self::GatewayClass => "GatewayClass",
+            Self::Request => "RequestAuthentication",
         }
     }
 }
@@ -62,6 +102,16 @@ pub enum Object {
     Authorization(AuthorizationPolicy),
     /// A peer authentication.
     Peer(PeerAuthentication),
+    /// A service entry.
+    ServiceEntry(ServiceEntry),
+    /// A workload entry.
+    WorkloadEntry(WorkloadEntry),
+    /// A gateway.
+    Gateway(Gateway),
+    /// A class of gateways.
+    GatewayClass(GatewayClass),
+    /// A request authentication.
+    Request(RequestAuthentication),
 }
 
 impl Object {
@@ -75,6 +125,11 @@ impl Object {
             Self::Node(_) => Kind::Node,
             Self::Authorization(_) => Kind::Authorization,
             Self::Peer(_) => Kind::Peer,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
+            Self::WorkloadEntry(_) => Kind::WorkloadEntry,
+            Self::Gateway(_) => Kind::Gateway,
+            Self::GatewayClass(_) => Kind::GatewayClass,
+            Self::Request(_) => Kind::Request,
         }
     }
 
@@ -88,6 +143,11 @@ impl Object {
             Self::Node(node) => NamespacedName::new("", node.name.clone()),
             Self::Authorization(policy) => policy.key.clone(),
             Self::Peer(policy) => policy.key.clone(),
+            Self::ServiceEntry(entry) => entry.key.clone(),
+            Self::WorkloadEntry(entry) => entry.key.clone(),
+            Self::Gateway(gateway) => gateway.key.clone(),
+            Self::GatewayClass(class) => NamespacedName::new("", class.name.clone()),
+            Self::Request(policy) => policy.key.clone(),
         }
     }
 }
@@ -126,4 +186,29 @@ pub enum Change {
     Settings(Arc<MeshSettings>),
     /// Everything that existed of this kind has been told (or the kind does not exist in this cluster).
     Synced(Kind),
+    /// Something about another cluster, by its id.
+    Remote(Arc<str>, Box<RemoteChange>),
+}
+
+/// One step of the world of another cluster. Every connection to it has an epoch, and a later one a higher epoch: what it
+/// tells is used as soon as it is complete, and until then what the connection before it told.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // always boxed, and nearly always of the large variant
+pub enum RemoteChange {
+    /// A connection tells this.
+    Told {
+        /// Which connection.
+        epoch: u64,
+        /// What it tells.
+        change: Change,
+    },
+    /// A connection has told everything that there is.
+    Complete {
+        /// Which connection.
+        epoch: u64,
+    },
+    /// The cluster is no longer one of ours.
+    Gone,
+    /// Clusters that were known at the start are complete, or late.
+    Settled,
 }

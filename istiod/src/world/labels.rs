@@ -52,14 +52,37 @@ pub struct Selector {
 
 /// One requirement of a [`Selector`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WrittenRequirement")]
 pub struct Requirement {
     /// The label.
     pub key: String,
     /// How its value is judged.
     pub operator: Operator,
     /// Values for `In` and `NotIn`.
-    #[serde(default)]
     pub values: Vec<String>,
+}
+
+/// A [`Requirement`] that may say too little or too much.
+#[derive(Deserialize)]
+struct WrittenRequirement {
+    key: String,
+    operator: Operator,
+    #[serde(default)]
+    values: Vec<String>,
+}
+
+impl TryFrom<WrittenRequirement> for Requirement {
+    type Error = String;
+
+    fn try_from(written: WrittenRequirement) -> Result<Self, String> {
+        let WrittenRequirement { key, operator, values } = written;
+        let takes_values = matches!(operator, Operator::In | Operator::NotIn);
+        match (takes_values, values.is_empty()) {
+            (true, true) => Err(format!("values of {key:?} are empty: operator {operator:?} expects one or more")),
+            (false, false) => Err(format!("values of {key:?} are {values:?}: operator {operator:?} expects none")),
+            (_, _) => Ok(Self { key, operator, values }),
+        }
+    }
 }
 
 /// How a [`Requirement`] judges a label.
@@ -112,5 +135,9 @@ mod tests {
         assert!(selected(r#"{"matchExpressions":[{"key":"x","operator":"NotIn","values":["web"]}]}"#));
         assert!(selected(r#"{"matchExpressions":[{"key":"tier","operator":"Exists"}]}"#));
         assert!(!selected(r#"{"matchExpressions":[{"key":"tier","operator":"DoesNotExist"}]}"#));
+        for bad in [r#"{"key":"a","operator":"NotIn"}"#, r#"{"key":"a","operator":"Exists","values":["b"]}"#] {
+            let read = serde_json::from_str::<Selector>(&format!(r#"{{"matchExpressions":[{bad}]}}"#));
+            assert!(read.unwrap_err().to_string().contains("values of \"a\""));
+        }
     }
 }

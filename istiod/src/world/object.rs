@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mesh_api::security::{AuthorizationPolicySpec, Mode};
 use mesh_core::names::NamespacedName;
 
-use super::Labels;
+use super::{Binding, Labels};
 
 /// A pod that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Pod {
     pub redirected: bool,
     /// Named TCP ports: containers first, then restartable init containers.
     pub ports: Box<[(Arc<str>, u16)]>,
+    /// Waypoint labels.
+    pub binding: Option<Box<Binding>>,
 }
 
 /// A Service other than ExternalName.
@@ -59,6 +61,10 @@ pub struct Service {
     pub distribution_annotation: Option<Distribution>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// All labels: the scope of a service may depend on any.
+    pub labels: Labels,
+    /// Waypoint labels.
+    pub binding: Option<Box<Binding>>,
 }
 
 /// Which address families a service is for.
@@ -150,6 +156,8 @@ pub struct Namespace {
     pub labels: Labels,
     /// The traffic-distribution annotation.
     pub distribution: Option<Distribution>,
+    /// Waypoint labels.
+    pub binding: Option<Box<Binding>>,
 }
 
 /// A node.
@@ -194,6 +202,8 @@ pub struct PeerAuthentication {
     pub key: NamespacedName,
     /// Creation time in seconds since 1970: the oldest of a level wins.
     pub created_s: i64,
+    /// `metadata.generation`.
+    pub generation: i64,
     /// `spec.selector`, when not empty.
     pub selector: Option<Labels>,
     /// `spec.mtls.mode`.

@@ -7,17 +7,28 @@ use std::sync::Arc;
 use mesh_core::names::NamespacedName;
 
 use super::store::in_namespace;
-use super::{AuthorizationPolicy, Change, Kind, Labels, MeshSettings, Object, PeerAuthentication, Service, World};
+use super::{
+    AuthorizationPolicy, Change, HostKey, HostSource, Kind, Labels, MeshSettings, Namespace, Object,
+    PeerAuthentication, Service, ServiceEntry, World,
+};
 
 /// Outputs to recompute, by the object that they come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Workloads of these pods.
     pub pods: BTreeSet<NamespacedName>,
-    /// These services.
-    pub services: BTreeSet<NamespacedName>,
+    /// Services of these names, whatever gives them.
+    pub services: BTreeSet<HostKey>,
     /// Workloads of the endpoints of these slices.
     pub slices: BTreeSet<NamespacedName>,
+    /// Workloads of the endpoints of these service entries.
+    pub entries: BTreeSet<NamespacedName>,
+    /// Workloads of these workload entries.
+    pub workload_entries: BTreeSet<NamespacedName>,
+    /// What follows from these gateways.
+    pub gateways: BTreeSet<NamespacedName>,
+    /// Conditions of these objects.
+    pub conditions: BTreeSet<(Kind, NamespacedName)>,
     /// These authorization policies.
     pub authorizations: BTreeSet<NamespacedName>,
     /// Policies converted from these peer authentications.
@@ -29,13 +40,15 @@ pub struct Dirty {
 impl Dirty {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.len() == 0
     }
 
     /// Number of outputs to recompute.
     pub fn len(&self) -> usize {
-        let keys = [&self.pods, &self.services, &self.slices, &self.authorizations, &self.peers];
-        keys.into_iter().map(BTreeSet::len).sum::<usize>() + usize::from(self.strict)
+        let workloads = [&self.pods, &self.slices, &self.entries, &self.workload_entries];
+        let policies = [&self.gateways, &self.authorizations, &self.peers];
+        let keys = workloads.into_iter().chain(policies).map(BTreeSet::len).sum::<usize>();
+        keys + self.services.len() + self.conditions.len() + usize::from(self.strict)
     }
 }
 
@@ -67,7 +80,8 @@ impl World {
                     Some(_) | None => {}
                 }
             }
-            Change::Synced(_) => {}
+            // Other clusters have worlds of their own.
+            Change::Synced(_) | Change::Remote(..) => {}
         }
     }
 
@@ -91,14 +105,22 @@ impl World {
     }
 
     fn replace_settings(&mut self, settings: Arc<MeshSettings>, dirty: &mut Dirty) {
-        if *self.settings != *settings {
-            self.settings = settings;
-            self.reach_everything(dirty);
+        if *self.settings == *settings {
+            return;
         }
+        // Also under the names that are no longer theirs.
+        self.reach_everything(dirty);
+        let renamed = self.settings.domain != settings.domain;
+        self.settings = settings;
+        if renamed {
+            self.rebuild_hosts();
+        }
+        self.reach_everything(dirty);
     }
 
     /// What depends on `object`, when it comes, goes, or changes from or to `other`.
     fn reach(&self, object: &Object, other: Option<&Object>, dirty: &mut Dirty) {
+        self.reach_attached(object, dirty);
         match object {
             Object::Pod(pod) => {
                 dirty.pods.insert(pod.key.clone());
@@ -114,10 +136,10 @@ impl World {
                 if *namespace.name == *self.settings.system_namespace {
                     self.reach_everything(dirty);
                 } else if let Some(Object::Namespace(other)) = other
-                    && other.labels == namespace.labels
+                    && (Namespace { distribution: namespace.distribution, ..other.clone() }) == *namespace
                 {
                     // Only the annotation differs: it is read by services.
-                    dirty.services.extend(in_namespace(&self.services, &namespace.name).map(|(key, _)| key.clone()));
+                    self.reach_services_of(&namespace.name, dirty);
                 } else {
                     self.reach_namespace(&namespace.name, dirty);
                 }
@@ -125,11 +147,22 @@ impl World {
             Object::Node(node) => dirty.pods.extend(self.pods_on(&node.name).cloned()),
             Object::Authorization(policy) => self.reach_authorization(policy, dirty),
             Object::Peer(peer) => self.reach_peer(peer, dirty),
+            Object::ServiceEntry(entry) => self.reach_entry(entry, dirty),
+            Object::WorkloadEntry(entry) => {
+                dirty.workload_entries.insert(entry.key.clone());
+            }
+            // Only through what is attached to them.
+            Object::Gateway(_) | Object::GatewayClass(_) | Object::Request(_) => {}
         }
     }
 
     fn reach_service(&self, service: &Service, dirty: &mut Dirty) {
-        dirty.services.insert(service.key.clone());
+        self.reach_members_of(service, dirty);
+        self.reach_host(&service.key.namespace, &self.settings.hostname(&service.key), dirty);
+    }
+
+    /// Workloads of a service.
+    pub(super) fn reach_members_of(&self, service: &Service, dirty: &mut Dirty) {
         for slice in self.slices_of(&service.key) {
             dirty.slices.insert(slice.key.clone());
             if service.selector.is_none() {
@@ -141,15 +174,49 @@ impl World {
         }
     }
 
+    fn reach_entry(&self, entry: &ServiceEntry, dirty: &mut Dirty) {
+        self.reach_members(entry, dirty);
+        for host in &entry.hosts {
+            self.reach_host(&entry.key.namespace, host, dirty);
+        }
+    }
+
+    /// Endpoints of a service entry, and the workloads that it selects.
+    pub(super) fn reach_members(&self, entry: &ServiceEntry, dirty: &mut Dirty) {
+        dirty.entries.insert(entry.key.clone());
+        if let Some(selector) = &entry.selector {
+            self.reach_selected(&entry.key.namespace, selector, dirty);
+        }
+    }
+
+    /// A claim to a hostname came or went: others may win or lose it in the namespace, and which one is canonical may
+    /// change anywhere.
+    fn reach_host(&self, namespace: &Arc<str>, hostname: &Arc<str>, dirty: &mut Dirty) {
+        dirty.services.insert(HostKey::new(namespace.clone(), hostname.clone()));
+        for source in self.claims(hostname) {
+            dirty.services.insert(HostKey::new(source.key().namespace.clone(), hostname.clone()));
+            if let HostSource::Entry(other) = source
+                && other.namespace == *namespace
+                && let Some(other) = self.entries.get(other)
+            {
+                self.reach_members(other, dirty);
+            }
+        }
+    }
+
     fn reach_authorization(&self, policy: &AuthorizationPolicy, dirty: &mut Dirty) {
         dirty.authorizations.insert(policy.key.clone());
         let Some(selector) = &policy.selector else { return };
-        if *policy.key.namespace == *self.settings.root_namespace {
-            let selected = self.pods.values().filter(|pod| pod.labels.contains(selector));
-            dirty.pods.extend(selected.map(|pod| pod.key.clone()));
-        } else {
-            self.reach_selected(&policy.key.namespace, selector, dirty);
+        if *policy.key.namespace != *self.settings.root_namespace {
+            self.reach_subjects(&policy.key.namespace, selector, dirty);
+            return;
         }
+        let pods = self.pods.values().filter(|pod| pod.labels.contains(selector));
+        dirty.pods.extend(pods.map(|pod| pod.key.clone()));
+        let workload_entries = self.workload_entries.values().filter(|entry| entry.labels.contains(selector));
+        dirty.workload_entries.extend(workload_entries.map(|entry| entry.key.clone()));
+        let entries = self.entries.values().filter(|entry| entry.labels.contains(selector));
+        dirty.entries.extend(entries.map(|entry| entry.key.clone()));
     }
 
     fn reach_peer(&self, peer: &PeerAuthentication, dirty: &mut Dirty) {
@@ -158,29 +225,64 @@ impl World {
         match &peer.selector {
             Some(selector) => {
                 dirty.peers.insert(peer.key.clone());
-                self.reach_selected(namespace, selector, dirty);
+                self.reach_subjects(namespace, selector, dirty);
             }
             // The mesh level and the namespace level decide what others inherit.
             None if **namespace == *self.settings.root_namespace => {
                 dirty.peers.extend(self.peers.keys().cloned());
+                dirty.conditions.extend(self.peers.keys().map(|key| (Kind::Peer, key.clone())));
                 dirty.pods.extend(self.pods.keys().cloned());
+                dirty.entries.extend(self.entries.keys().cloned());
+                dirty.workload_entries.extend(self.workload_entries.keys().cloned());
             }
             None => {
-                dirty.peers.extend(in_namespace(&self.peers, namespace).map(|(key, _)| key.clone()));
-                dirty.pods.extend(in_namespace(&self.pods, namespace).map(|(key, _)| key.clone()));
+                let peers = || in_namespace(&self.peers, namespace).map(|(key, _)| key.clone());
+                dirty.peers.extend(peers());
+                dirty.conditions.extend(peers().map(|key| (Kind::Peer, key)));
+                self.reach_workloads_of(namespace, dirty);
             }
         }
     }
 
+    /// Workloads that a service may select.
     fn reach_selected(&self, namespace: &str, selector: &Labels, dirty: &mut Dirty) {
-        let selected = self.pods_in(namespace).filter(|pod| pod.labels.contains(selector));
-        dirty.pods.extend(selected.map(|pod| pod.key.clone()));
+        let pods = self.pods_in(namespace).filter(|pod| pod.labels.contains(selector));
+        dirty.pods.extend(pods.map(|pod| pod.key.clone()));
+        let entries = self.workload_entries_in(namespace).filter(|entry| entry.labels.contains(selector));
+        dirty.workload_entries.extend(entries.map(|entry| entry.key.clone()));
+    }
+
+    /// Workloads that a policy may select.
+    fn reach_subjects(&self, namespace: &str, selector: &Labels, dirty: &mut Dirty) {
+        self.reach_selected(namespace, selector, dirty);
+        let entries = self.entries_in(namespace).filter(|entry| entry.labels.contains(selector));
+        dirty.entries.extend(entries.map(|entry| entry.key.clone()));
+    }
+
+    /// Every service of a namespace, and those elsewhere that share a hostname with one.
+    fn reach_services_of(&self, namespace: &str, dirty: &mut Dirty) {
+        let services = in_namespace(&self.services, namespace).map(|(key, _)| (key, self.settings.hostname(key)));
+        let entries = in_namespace(&self.entries, namespace);
+        let entries = entries.flat_map(|(key, entry)| entry.hosts.iter().map(move |host| (key, host.clone())));
+        for (key, host) in services.chain(entries) {
+            dirty.services.insert(HostKey::new(key.namespace.clone(), host.clone()));
+            let claims = self.claims(&host).map(|source| source.key().namespace.clone());
+            dirty.services.extend(claims.map(|namespace| HostKey::new(namespace, host.clone())));
+        }
+    }
+
+    /// Every workload of a namespace that a policy can apply to.
+    fn reach_workloads_of(&self, namespace: &str, dirty: &mut Dirty) {
+        dirty.pods.extend(in_namespace(&self.pods, namespace).map(|(key, _)| key.clone()));
+        dirty.entries.extend(in_namespace(&self.entries, namespace).map(|(key, _)| key.clone()));
+        dirty.workload_entries.extend(in_namespace(&self.workload_entries, namespace).map(|(key, _)| key.clone()));
     }
 
     /// Everything of a namespace: it appeared, vanished or changed its labels, so it may have become visible or invisible.
     fn reach_namespace(&self, namespace: &str, dirty: &mut Dirty) {
-        let keys = |keys: Vec<&NamespacedName>| keys.into_iter().cloned().collect::<Vec<_>>();
-        dirty.services.extend(keys(in_namespace(&self.services, namespace).map(|(key, _)| key).collect()));
+        self.reach_services_of(namespace, dirty);
+        self.reach_workloads_of(namespace, dirty);
+        self.reach_statuses_of(namespace, dirty);
         if self.settings.discovery_selectors.is_empty() {
             return;
         }
@@ -188,19 +290,25 @@ impl World {
             self.reach_everything(dirty);
             return;
         }
-        dirty.pods.extend(keys(in_namespace(&self.pods, namespace).map(|(key, _)| key).collect()));
-        dirty.slices.extend(keys(in_namespace(&self.slices, namespace).map(|(key, _)| key).collect()));
-        dirty.authorizations.extend(keys(in_namespace(&self.authorizations, namespace).map(|(key, _)| key).collect()));
-        dirty.peers.extend(keys(in_namespace(&self.peers, namespace).map(|(key, _)| key).collect()));
+        dirty.slices.extend(in_namespace(&self.slices, namespace).map(|(key, _)| key.clone()));
+        dirty.authorizations.extend(in_namespace(&self.authorizations, namespace).map(|(key, _)| key.clone()));
+        dirty.peers.extend(in_namespace(&self.peers, namespace).map(|(key, _)| key.clone()));
         dirty.strict = true;
     }
 
-    fn reach_everything(&self, dirty: &mut Dirty) {
+    pub(super) fn reach_everything(&self, dirty: &mut Dirty) {
         dirty.pods.extend(self.pods.keys().cloned());
-        dirty.services.extend(self.services.keys().cloned());
         dirty.slices.extend(self.slices.keys().cloned());
+        dirty.entries.extend(self.entries.keys().cloned());
+        dirty.workload_entries.extend(self.workload_entries.keys().cloned());
+        dirty.gateways.extend(self.gateways.keys().cloned());
+        self.reach_every_status(dirty);
         dirty.authorizations.extend(self.authorizations.keys().cloned());
         dirty.peers.extend(self.peers.keys().cloned());
         dirty.strict = true;
+        let services = self.services.keys().map(|key| (key, self.settings.hostname(key)));
+        let entries = self.entries.values();
+        let entries = entries.flat_map(|entry| entry.hosts.iter().map(|host| (&entry.key, host.clone())));
+        dirty.services.extend(services.chain(entries).map(|(key, host)| HostKey::new(key.namespace.clone(), host)));
     }
 }

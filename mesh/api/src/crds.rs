@@ -1,35 +1,63 @@
-//! The CustomResourceDefinitions of the mesh kinds, made from the types of this crate.
+//! The CustomResourceDefinitions of the kinds in this crate, made from its types.
 //!
-//! `cargo run -p mesh-api --example crds` writes them to `deploy/charts/base/crds/`; a test keeps the files current.
+//! `make crds` writes them under `deploy/`; a test keeps the files current.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
-};
+mod defaults;
+mod schema;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::security::{AuthorizationPolicy, PeerAuthentication};
+use crate::{extensions, gateway, networking, security, telemetry};
 
-/// Every definition that an installation brings, by file name order.
+/// The mesh's own kinds, which an installation brings.
 pub fn all() -> Vec<CustomResourceDefinition> {
+    let stable = |crd| mesh(crd, &["v1", "v1beta1", "v1alpha3"], "v1");
+    let security = |crd| mesh(crd, &["v1", "v1beta1"], "v1");
+    let alpha = |crd| mesh(crd, &["v1alpha1"], "v1alpha1");
     vec![
-        with_older_version(AuthorizationPolicy::crd(), "v1beta1"),
-        with_older_version(PeerAuthentication::crd(), "v1beta1"),
+        security(security::AuthorizationPolicy::crd()),
+        security(security::PeerAuthentication::crd()),
+        security(security::RequestAuthentication::crd()),
+        stable(networking::ServiceEntry::crd()),
+        stable(networking::WorkloadEntry::crd()),
+        stable(networking::WorkloadGroup::crd()),
+        stable(networking::DestinationRule::crd()),
+        stable(networking::VirtualService::crd()),
+        stable(networking::Gateway::crd()),
+        stable(networking::Sidecar::crd()),
+        mesh(networking::ProxyConfig::crd(), &["v1beta1"], "v1beta1"),
+        mesh(networking::EnvoyFilter::crd(), &["v1alpha3"], "v1alpha3"),
+        mesh(telemetry::Telemetry::crd(), &["v1", "v1alpha1"], "v1alpha1"),
+        alpha(extensions::WasmPlugin::crd()),
+        alpha(extensions::TrafficExtension::crd()),
     ]
 }
 
-/// Serves the same schema under one more, older version name; storage stays where it was.
-fn with_older_version(mut crd: CustomResourceDefinition, version: &str) -> CustomResourceDefinition {
-    for served in &mut crd.spec.versions {
-        if let Some(schema) = served.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            without_defaults(schema);
+/// The kinds of the Gateway API, for clusters that have none. Where they are installed already, theirs stay.
+pub fn gateway_api() -> Vec<CustomResourceDefinition> {
+    let gateway_api = |crd, defaults| {
+        let mut crd = served_as(crd, &["v1", "v1beta1"], "v1");
+        for version in &mut crd.spec.versions {
+            if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                defaults::fill(schema, defaults);
+            }
         }
-    }
-    let mut older = crd.spec.versions.first().cloned();
-    if let Some(older) = &mut older {
-        older.name = version.to_owned();
-        older.storage = false;
-    }
-    crd.spec.versions.extend(older);
+        // The API server takes definitions of this group only with a word on who approved them.
+        let annotations = crd.metadata.annotations.get_or_insert_default();
+        let approval = "unapproved, definition of the published Gateway API made by this mesh";
+        annotations.insert("api-approved.kubernetes.io".to_owned(), approval.to_owned());
+        crd
+    };
+    vec![
+        gateway_api(gateway::GatewayClass::crd(), defaults::GATEWAY_CLASS),
+        gateway_api(gateway::Gateway::crd(), defaults::GATEWAY),
+    ]
+}
+
+/// A kind of the mesh: versions, and the labels and annotations that installers look for.
+fn mesh(crd: CustomResourceDefinition, versions: &[&str], stored: &str) -> CustomResourceDefinition {
+    let mut crd = served_as(crd, versions, stored);
     let labels = crd.metadata.labels.get_or_insert_default();
     labels.insert("app".to_owned(), "istio-pilot".to_owned());
     labels.insert("chart".to_owned(), "istio".to_owned());
@@ -39,14 +67,22 @@ fn with_older_version(mut crd: CustomResourceDefinition, version: &str) -> Custo
     crd
 }
 
-/// Takes defaults out: the API server would write them into what users applied. Reading fills them in just as well.
-fn without_defaults(schema: &mut JSONSchemaProps) {
-    schema.default = None;
-    schema.properties.iter_mut().flat_map(|all| all.values_mut()).for_each(without_defaults);
-    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        without_defaults(items);
+/// Serves one schema under several versions, of which one is stored.
+fn served_as(mut crd: CustomResourceDefinition, versions: &[&str], stored: &str) -> CustomResourceDefinition {
+    let mut made = crd.spec.versions;
+    let kind = &crd.spec.names.kind;
+    for version in &mut made {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            schema::finish(schema, kind);
+        }
     }
-    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        without_defaults(values);
-    }
+    let derived = made.into_iter().next();
+    let versions = versions.iter().filter_map(|name| {
+        let mut version = derived.clone()?;
+        version.name = (*name).to_owned();
+        version.storage = *name == stored;
+        Some(version)
+    });
+    crd.spec.versions = versions.collect();
+    crd
 }

@@ -33,6 +33,45 @@ pub const TUNNEL: &str = "networking.istio.io/tunnel";
 /// Service, Namespace annotation: locality preference.
 pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
+/// Which Gateway is the waypoint of an object: a name, or [`USE_WAYPOINT_NONE`].
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// Value of [`USE_WAYPOINT`] that opts an object out, whatever its namespace says.
+pub const USE_WAYPOINT_NONE: &str = "none";
+/// Namespace of the Gateway that [`USE_WAYPOINT`] names.
+pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// A second waypoint that takes a share of the connections.
+pub const USE_WAYPOINT_CANARY: &str = "istio.io/use-waypoint-canary";
+/// Namespace of the Gateway that [`USE_WAYPOINT_CANARY`] names.
+pub const USE_WAYPOINT_CANARY_NAMESPACE: &str = "istio.io/use-waypoint-canary-namespace";
+/// Annotation: the share of [`USE_WAYPOINT_CANARY`] in percent.
+pub const USE_WAYPOINT_CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
+/// Boolean label: ingress gateways send through the waypoint.
+pub const INGRESS_USE_WAYPOINT: &str = "istio.io/ingress-use-waypoint";
+/// Gateway and GatewayClass label: what traffic a waypoint takes, `service`, `workload`, `all` or `none`.
+pub const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+/// Gateway and GatewayClass annotation: how node proxies hand traffic to the waypoint's pods.
+pub const WAYPOINT_INBOUND_BINDING: &str = "ambient.istio.io/waypoint-inbound-binding";
+/// Pod label: the Gateway that the pod was made for.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// Label of objects that a gateway controller made.
+pub const GATEWAY_MANAGED: &str = "gateway.istio.io/managed";
+/// Values of [`GATEWAY_MANAGED`] on Services that never have a waypoint themselves.
+pub const MESH_GATEWAY_MANAGERS: [&str; 2] = ["istio.io-mesh-controller", "istio.io-eastwest-controller"];
+/// Gateway annotation: service account of its pods, where not the usual one.
+pub const GATEWAY_SERVICE_ACCOUNT: &str = "gateway.istio.io/service-account";
+/// WorkloadEntry annotation: the WorkloadGroup that it was registered for.
+pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";
+/// ServiceEntry label (boolean): whether addresses are allocated for it; not said is true.
+pub const ENABLE_AUTO_ADDRESSES: &str = "networking.istio.io/enable-autoallocate-ip";
+/// API group of ServiceEntry, WorkloadEntry and their like.
+pub const NETWORKING_GROUP: &str = "networking.istio.io";
+/// API group of Gateway and GatewayClass.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// Controller of the GatewayClasses whose Gateways are waypoints.
+pub const WAYPOINT_CONTROLLER: &str = "istio.io/mesh-controller";
+/// GatewayClass of waypoints.
+pub const WAYPOINT_CLASS: &str = "istio-waypoint";
+
 /// Network of a cluster, on the system namespace.
 pub const NETWORK: &str = "topology.istio.io/network";
 /// Node label: region.
@@ -59,6 +98,10 @@ pub const APP_VERSION: &str = "app.kubernetes.io/version";
 pub const ROOT_CERT_CONFIG_MAP: &str = "istio-ca-root-cert";
 /// Key of the bundle in [`ROOT_CERT_CONFIG_MAP`].
 pub const ROOT_CERT_KEY: &str = "root-cert.pem";
+/// ConfigMap that carries revocation lists into every namespace.
+pub const CRL_CONFIG_MAP: &str = "istio-ca-crl";
+/// Key of the lists in [`CRL_CONFIG_MAP`].
+pub const CRL_KEY: &str = "ca-crl.pem";
 /// Secret of a self-signed authority.
 pub const CA_SECRET: &str = "istio-ca-secret";
 /// Default namespace of the control plane.

@@ -14,6 +14,16 @@ pub fn keep_buffers() {
     limit(Limit::Kept, KEPT_BYTES_MAX);
 }
 
+/// Makes each large buffer a mapping of its own, for good, so that its memory is returned as soon as it is freed; and
+/// returns free memory at the end of each heap. To be called once, before threads are started.
+///
+/// By default the allocator learns from the first large buffer that is freed to keep all later ones within its heaps: after
+/// a thousand proxies were sent a large cluster, hundreds of megabytes would stay.
+pub fn return_buffers() {
+    limit(Limit::Mapped, RELEASED_BYTES_MIN);
+    limit(Limit::Kept, RETURNED_BYTES_MIN);
+}
+
 /// Returns unused memory of all heaps to the system. `on_each_thread` must call [`release_own_heap`] on every thread
 /// that may have used much. Takes some milliseconds if there is much of it.
 pub async fn release(on_each_thread: impl Future<Output = ()>) {
@@ -107,6 +117,8 @@ const KEPT_BYTES_MAX: i32 = 32 << 20;
 /// Free memory at the end of a heap that is worth returning, bytes; the smallest block whose release makes the allocator
 /// look is 64 KiB.
 const RELEASED_BYTES_MIN: i32 = 128 << 10;
+/// Free memory at the end of a heap that is returned at once, bytes.
+const RETURNED_BYTES_MIN: i32 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

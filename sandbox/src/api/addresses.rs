@@ -194,6 +194,11 @@ impl Addresses {
         }
     }
 
+    /// Takes the addresses of a service that was stored before this server started.
+    pub(crate) fn retake(&self, addresses: &[IpAddr]) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.extend(addresses);
+    }
+
     /// Gives addresses back.
     pub(crate) fn release(&self, addresses: &[IpAddr]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use super::{
     addresses::of_service,
     defaults::{each, map, set},
     status::ApiError,
+    webhooks::check_configuration,
 };
 use crate::{
     schema::FieldError,
@@ -41,6 +42,11 @@ impl ApiServer {
             "customresourcedefinitions.apiextensions.k8s.io" => {
                 self.admit_definition(value).map_err(invalid)?;
                 Ok(Vec::new())
+            }
+            "validatingwebhookconfigurations.admissionregistration.k8s.io"
+            | "mutatingwebhookconfigurations.admissionregistration.k8s.io" => {
+                let errors = check_configuration(value);
+                if errors.is_empty() { Ok(Vec::new()) } else { Err(invalid(errors)) }
             }
             _ => Ok(Vec::new()),
         }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::{
     ApiServer, StartError,
     body::Decoded,
     query::FieldValidation,
+    rbac::system_roles,
     write::{Target, Tracking, WriteOptions},
 };
 
@@ -24,6 +26,9 @@ pub(super) fn create(server: &Arc<ApiServer>) -> Result<(), StartError> {
     for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
         let class = json!({"metadata": {"name": name}, "value": value});
         put(server, "scheduling.k8s.io", "priorityclasses", None, class)?;
+    }
+    for (plural, object) in system_roles::all() {
+        put(server, "rbac.authorization.k8s.io", plural, None, object)?;
     }
     kubernetes_service(server)
 }
@@ -75,9 +80,19 @@ fn put(
         return Err(StartError::Bootstrap { what, source: super::ApiError::no_such_path() });
     };
     let at = Target { resource, version, namespace };
-    let options =
-        WriteOptions { manager: "kube-apiserver".to_owned(), dry_run: false, validation: FieldValidation::Strict };
+    let options = WriteOptions {
+        manager: "kube-apiserver".to_owned(),
+        dry_run: false,
+        validation: FieldValidation::Strict,
+        user: None,
+    };
     let sent = Decoded { value, duplicates: Vec::new() };
-    let written = server.create(&at, sent, Tracking::Update, &options);
-    written.map(|_| ()).map_err(|source| StartError::Bootstrap { what, source })
+    // Nobody is asked, so there is nothing to wait for.
+    let written = server.create(&at, sent, Tracking::Update, &options).now_or_never();
+    match written.unwrap_or_else(|| Err(super::ApiError::internal("creating an object had to wait"))) {
+        Ok(_) => Ok(()),
+        // It is there from an earlier run.
+        Err(error) if error.reason == "AlreadyExists" => Ok(()),
+        Err(source) => Err(StartError::Bootstrap { what, source }),
+    }
 }

@@ -54,7 +54,7 @@ impl PatchKind {
 
 impl ApiServer {
     /// Patches or applies.
-    pub(crate) fn patch(
+    pub(crate) async fn patch(
         &self,
         at: &Target<'_>,
         name: &str,
@@ -77,8 +77,8 @@ impl ApiServer {
         loop {
             tries -= 1;
             let result = match kind {
-                PatchKind::Apply { force } => self.apply_once(at, name, &sent, (part, force), options),
-                _ => self.patch_once(at, name, (kind, &sent), part, options),
+                PatchKind::Apply { force } => self.apply_once(at, name, &sent, (part, force), options).await,
+                _ => self.patch_once(at, name, (kind, &sent), part, options).await,
             };
             match result {
                 Err(error) if tries > 0 && is_race(&error, &sent.value) => {}
@@ -87,7 +87,7 @@ impl ApiServer {
         }
     }
 
-    fn patch_once(
+    async fn patch_once(
         &self,
         at: &Target<'_>,
         name: &str,
@@ -99,7 +99,7 @@ impl ApiServer {
         let document = at.resource.present(live.value(), &at.version.name);
         let value = self.patched(at, &document, kind, &sent.value)?;
         let decoded = Decoded { value, duplicates: sent.duplicates.clone() };
-        self.update(at, &live, decoded, (part, Tracking::Update), options)
+        self.update(at, &live, decoded, (part, Tracking::Update), options).await
     }
 
     /// The document after the patch.
@@ -121,7 +121,7 @@ impl ApiServer {
         })
     }
 
-    fn apply_once(
+    async fn apply_once(
         &self,
         at: &Target<'_>,
         name: &str,
@@ -161,8 +161,8 @@ impl ApiServer {
         .map_err(|error| apply_error(at, name, error))?;
         let decoded = Decoded { value: merged, duplicates: Vec::new() };
         let mut written = match &live {
-            Some(live) => self.update(at, live, decoded, (part, Tracking::Applied), options)?,
-            None => self.create(at, decoded, Tracking::Applied, options)?,
+            Some(live) => self.update(at, live, decoded, (part, Tracking::Applied), options).await?,
+            None => self.create(at, decoded, Tracking::Applied, options).await?,
         };
         written.warnings.extend(warnings);
         Ok(written)

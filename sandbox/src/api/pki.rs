@@ -82,14 +82,13 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl Pki {
-    /// A new authority.
-    pub(crate) fn generate() -> Result<Self, PkiError> {
+    /// The authority with this key.
+    pub(crate) fn of_key(key: KeyPair) -> Result<Self, PkiError> {
         let failed = |source| PkiError::Generate { what: "the certificate authority", source };
         let mut params = template("meltemi-sandbox-ca");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().map_err(failed)?;
         let authority = CertifiedIssuer::self_signed(params, key).map_err(failed)?;
         Ok(Self { authority })
     }
@@ -164,9 +163,14 @@ impl fmt::Debug for AdminToken {
 
 impl AdminToken {
     /// A new token of 256 random bits.
-    pub(crate) fn generate() -> Self {
+    pub(crate) fn random() -> String {
         let bits: [u8; 32] = rand::rng().random();
-        Self(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+        bits.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The token with this text.
+    pub(crate) fn of(text: String) -> Self {
+        Self(text)
     }
 
     /// Whether `token` is this one, in a time that tells nothing about it.

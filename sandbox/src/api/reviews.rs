@@ -179,13 +179,8 @@ impl ApiServer {
         let status = match kind {
             "TokenReview" => self.token_review(&body),
             "SelfSubjectReview" => json!({"userInfo": user.to_value()}),
-            "SelfSubjectRulesReview" => json!({
-                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-                "incomplete": false,
-            }),
-            // Access is not enforced here: whoever is authenticated may do everything.
-            _ => json!({"allowed": true, "reason": "the sandbox allows everything to authenticated users"}),
+            "SelfSubjectRulesReview" => self.rules_review(user, &body)?,
+            _ => self.access_review(kind, user, namespace, &body)?,
         };
         let group = if kind == "TokenReview" || kind == "SelfSubjectReview" {
             "authentication.k8s.io"

@@ -1,6 +1,6 @@
 //! From a request to its answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 
 use super::{
     ApiServer, KUBERNETES_MINOR,
+    attributes::Attributes,
     body::{self, Decoded},
     builtin::REVIEWS,
     deletion::{DeleteOptions, Deleted},
     discovery,
+    faults::{Ending, FAULTS_PATH, Hold},
     negotiate::{self, DiscoveryForm, Form},
     openapi_routes,
     patching::PatchKind,
@@ -26,6 +28,7 @@ use super::{
     status::{self, ApiError, bytes_response, json_response},
     tokens,
     user::{self, User},
+    webhooks::Admission,
     write::{Part, Target, Tracking, WriteOptions, Written},
 };
 use crate::store::ObjectKey;
@@ -49,8 +52,18 @@ async fn dispatch(server: &Arc<ApiServer>, request: Request<Body>) -> Result<Res
         return Ok(response);
     }
     let user = user::authenticate(server, &parts)?.ok_or_else(ApiError::unauthorized)?;
+    if parts.uri.path().starts_with(FAULTS_PATH) {
+        return server.answer_faults(&user, &parts, body).await;
+    }
+    let target = path::parse(parts.uri.path());
+    let params = Params::from_uri(&parts.uri)?;
+    let request = Attributes::of(&parts.method, parts.uri.path(), target.as_ref(), &params);
+    let inside = user::is_inside(&parts);
+    server.authorize(&user, &request)?;
+    let cut = if inside { None } else { server.faults.disturb(&user, &request).await? };
+    let asked = Asked { user, inside, request, cut };
     let resources = server.catalog.current();
-    match path::parse(parts.uri.path()) {
+    match target {
         None => other_path(server, &parts),
         Some(path::Target::CoreVersions | path::Target::Groups) => {
             let core = parts.uri.path().trim_end_matches('/') == "/api";
@@ -68,11 +81,10 @@ async fn dispatch(server: &Arc<ApiServer>, request: Request<Body>) -> Result<Res
         Some(path::Target::Resource(path)) => match resources.find(&path.group, &path.resource) {
             Some(resource) => {
                 let version = resource.version(&path.version).ok_or_else(ApiError::no_such_path)?;
-                let params = Params::from_uri(&parts.uri)?;
-                let call = Call { server, resource, version, path: &path, params: &params };
+                let call = Call { server, resource, version, path: &path, params: &params, asked: &asked };
                 call.run(&mut parts, body).await
             }
-            None => review(server, &path, &user, &parts, body).await,
+            None => review(server, &path, &asked.user, &parts, body).await,
         },
     }
 }
@@ -137,6 +149,23 @@ async fn review(
     Ok(json_response(StatusCode::CREATED, &answer))
 }
 
+/// Who wants what.
+struct Asked {
+    user: User,
+    /// Whether a part of the sandbox itself is asking.
+    inside: bool,
+    request: Attributes,
+    /// When a fault ends the watch that is asked for.
+    cut: Option<(Duration, Ending)>,
+}
+
+impl Asked {
+    /// The place of a new watch among those that faults can end.
+    fn hold(&self, server: &ApiServer) -> Hold {
+        if self.inside { Hold::default() } else { server.faults.watch(&self.user, &self.request, self.cut) }
+    }
+}
+
 /// A request to a resource.
 struct Call<'a> {
     server: &'a Arc<ApiServer>,
@@ -144,6 +173,7 @@ struct Call<'a> {
     version: &'a Version,
     path: &'a ResourcePath,
     params: &'a Params,
+    asked: &'a Asked,
 }
 
 impl<'a> Call<'a> {
@@ -171,7 +201,7 @@ impl<'a> Call<'a> {
         let form = negotiate::object_form(&parts.headers)?;
         match parts.method {
             Method::GET if self.params.flag("watch") || self.path.watch => {
-                self.server.watch(&at, self.resource, self.params, form)
+                self.server.watch(&at, self.resource, self.params, form, self.asked.hold(self.server))
             }
             Method::GET => self.server.list(&at, self.params, form),
             Method::POST if self.resource.namespaced && at.namespace.is_none() => {
@@ -180,25 +210,26 @@ impl<'a> Call<'a> {
             Method::POST => {
                 let options = self.write_options(parts)?;
                 let sent = body::decode(&parts.headers, &body::read(body).await?)?;
-                let written = self.server.create(&at, sent, Tracking::Update, &options)?;
+                let written = self.server.create(&at, sent, Tracking::Update, &options).await?;
                 Ok(self.written(&written, form))
             }
             Method::DELETE => {
                 let options = self.delete_options(parts, body).await?;
-                self.delete_collection(&options)
+                self.delete_collection(&options).await
             }
             _ => Err(self.wrong_method(parts)),
         }
     }
 
-    fn delete_collection(&self, options: &DeleteOptions) -> Result<Response, ApiError> {
+    async fn delete_collection(&self, options: &DeleteOptions) -> Result<Response, ApiError> {
         let at = self.at();
         let selector = super::read::selector(&at, self.params)?;
         let listing = self.server.store.list(&self.resource.key, at.namespace);
         let mut items = Vec::new();
         for object in listing.items.iter().filter(|object| selector.matches(object.value())) {
             let key = ObjectKey::new(object.namespace(), object.name());
-            match self.server.delete(self.resource, &key, options) {
+            let (_, result) = self.remove(&key, options).await;
+            match result {
                 Ok(Deleted::Gone(object) | Deleted::Pending(object)) => {
                     items.push(self.resource.present(object.value(), &self.version.name));
                 }
@@ -227,16 +258,38 @@ impl<'a> Call<'a> {
             Method::PATCH => self.patch(name, Part::Main, parts, body).await,
             Method::DELETE => {
                 let options = self.delete_options(parts, body).await?;
-                self.delete(name, &options, form)
+                self.delete(name, &options, form).await
             }
             _ => Err(self.wrong_method(parts)),
         }
     }
 
-    fn delete(&self, name: &str, options: &DeleteOptions, form: Form) -> Result<Response, ApiError> {
+    /// Asks the webhooks about a deletion and begins it; with their warnings.
+    async fn remove(&self, key: &ObjectKey, options: &DeleteOptions) -> (Vec<String>, Result<Deleted, ApiError>) {
+        let mut warnings = Vec::new();
+        if let Some(live) = self.server.store.get(&self.resource.key, key) {
+            let at = Target { namespace: key.namespace(), ..self.at() };
+            let admission = Admission {
+                at: &at,
+                operation: "DELETE",
+                subresource: None,
+                name: key.name(),
+                old: Some(live.value()),
+                user: Some(&self.asked.user),
+                dry_run: options.dry_run,
+            };
+            if let Err(error) = self.server.validate_by_webhooks(&admission, None, &mut warnings).await {
+                return (warnings, Err(error));
+            }
+        }
+        (warnings, self.server.delete(self.resource, key, options))
+    }
+
+    async fn delete(&self, name: &str, options: &DeleteOptions, form: Form) -> Result<Response, ApiError> {
         let at = self.at();
         let key = ObjectKey::new(at.namespace, name);
-        Ok(match self.server.delete(self.resource, &key, options)? {
+        let (warnings, result) = self.remove(&key, options).await;
+        let mut response = match result? {
             Deleted::Pending(object) => object_response(&at, &object, self.params, form, StatusCode::OK),
             // As in Kubernetes, a pod that is gone is shown once more.
             Deleted::Gone(object) if self.resource.key.as_str() == "pods" => {
@@ -246,7 +299,9 @@ impl<'a> Call<'a> {
                 let status = status::deleted(&self.resource.group, &self.resource.plural, name, object.uid());
                 json_response(StatusCode::OK, &status)
             }
-        })
+        };
+        warn(&mut response, &warnings);
+        Ok(response)
     }
 
     async fn subresource(&self, name: &str, sub: &str, parts: &mut Parts, body: Body) -> Result<Response, ApiError> {
@@ -299,7 +354,7 @@ impl<'a> Call<'a> {
         loop {
             tries -= 1;
             let live = self.server.fetch(&at, name)?;
-            match self.server.update(&at, &live, sent.clone(), (part, Tracking::Update), &options) {
+            match self.server.update(&at, &live, sent.clone(), (part, Tracking::Update), &options).await {
                 Err(error)
                     if tries > 0
                         && unconditional
@@ -330,7 +385,7 @@ impl<'a> Call<'a> {
         }
         let options = self.write_options(parts)?;
         let bytes = body::read(body).await?;
-        let written = self.server.patch(&at, name, (kind, &bytes), part, &options)?;
+        let written = self.server.patch(&at, name, (kind, &bytes), part, &options).await?;
         Ok(self.written(&written, negotiate::object_form(&parts.headers)?))
     }
 
@@ -341,13 +396,13 @@ impl<'a> Call<'a> {
             Method::PUT => {
                 let options = self.write_options(parts)?;
                 let sent = body::decode(&parts.headers, &body::read(body).await?)?;
-                self.server.rescale(&at, name, &sent.value, &options)
+                self.server.rescale(&at, name, &sent.value, &options).await
             }
             Method::PATCH => {
                 let kind = PatchKind::of(body::media_type(&parts.headers), false)?;
                 let options = self.write_options(parts)?;
                 let sent = body::json(&body::read(body).await?)?;
-                self.server.patch_scale(&at, name, (kind, &sent.value), &options)
+                self.server.patch_scale(&at, name, (kind, &sent.value), &options).await
             }
             _ => Err(self.wrong_method(parts)),
         }
@@ -377,7 +432,7 @@ impl<'a> Call<'a> {
         self.server.check_disruption(&pod)?;
         let options = sent.value.get("deleteOptions").cloned().unwrap_or_default();
         let options = DeleteOptions::read(self.params, &options)?;
-        self.server.delete(self.resource, &ObjectKey::new(at.namespace, name), &options)?;
+        self.remove(&ObjectKey::new(at.namespace, name), &options).await.1?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(json_response(StatusCode::CREATED, &status))
     }
@@ -399,24 +454,29 @@ impl<'a> Call<'a> {
             manager: manager.to_owned(),
             dry_run: self.params.dry_run()?,
             validation: self.params.field_validation()?,
+            user: Some(self.asked.user.clone()),
         })
     }
 
     fn written(&self, written: &Written, form: Form) -> Response {
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = object_response(&self.at(), &written.object, self.params, form, code);
-        for warning in &written.warnings {
-            // RFC 7234: a warning text is a quoted string.
-            let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-                response.headers_mut().append(HeaderName::from_static("warning"), value);
-            }
-        }
+        warn(&mut response, &written.warnings);
         response
     }
 
     fn wrong_method(&self, parts: &Parts) -> ApiError {
         let sub = self.path.subresource.as_ref().map(|sub| format!("/{sub}")).unwrap_or_default();
         ApiError::method_not_allowed(format!("{} is not supported on {}{sub}", parts.method, self.resource.qualified()))
+    }
+}
+
+fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings {
+        // RFC 7234: a warning text is a quoted string.
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(HeaderName::from_static("warning"), value);
+        }
     }
 }

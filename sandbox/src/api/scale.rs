@@ -23,7 +23,7 @@ impl ApiServer {
     }
 
     /// Replaces the number of replicas.
-    pub(crate) fn rescale(
+    pub(crate) async fn rescale(
         &self,
         at: &Target<'_>,
         name: &str,
@@ -44,12 +44,12 @@ impl ApiServer {
             set_meta(&mut value, "resourceVersion", json!(version));
         }
         let decoded = Decoded { value, duplicates: Vec::new() };
-        let written = self.update(at, &live, decoded, (Part::Scale, Tracking::Update), options)?;
+        let written = self.update(at, &live, decoded, (Part::Scale, Tracking::Update), options).await?;
         Ok(json_response(StatusCode::OK, &show(scale, written.object.value())))
     }
 
     /// Patches the number of replicas.
-    pub(crate) fn patch_scale(
+    pub(crate) async fn patch_scale(
         &self,
         at: &Target<'_>,
         name: &str,
@@ -66,7 +66,7 @@ impl ApiServer {
             }
         };
         let patched = patched.map_err(|error| patch_error(&error))?;
-        self.rescale(at, name, &patched, options)
+        self.rescale(at, name, &patched, options).await
     }
 }
 

@@ -188,6 +188,7 @@ impl ApiError {
             CommitError::Exists { key, .. } => Self::already_exists(group, resource, key.name()),
             CommitError::Missing { key, .. } => Self::not_found(group, resource, key.name()),
             CommitError::Stale { key, .. } => Self::stale(group, resource, key.name()),
+            error @ CommitError::Disk { .. } => Self::internal(format!("Internal error occurred: {error}")),
             CommitError::NoNamespace { namespace } => Self::not_found("", "namespaces", &namespace),
             CommitError::NamespaceTerminating { namespace } => {
                 let qualified = qualified(group, resource);

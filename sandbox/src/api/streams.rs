@@ -2,6 +2,8 @@
 
 mod exec;
 mod forward;
+mod spdy;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -10,7 +12,8 @@ use axum::{
     extract::{FromRequestParts, ws::WebSocketUpgrade},
     response::Response,
 };
-use http::{HeaderValue, StatusCode, request::Parts};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use super::{
@@ -72,7 +75,8 @@ impl ApiServer {
         Ok(upgrade.on_upgrade(move |socket| exec::run(socket, session, closes)))
     }
 
-    /// `pods/{name}/portforward` over a WebSocket.
+    /// `pods/{name}/portforward`: SPDY on the connection itself or inside a WebSocket, as `kubectl`
+    /// does it, or the channels of a WebSocket.
     pub(crate) async fn port_forward(
         &self,
         at: &Target<'_>,
@@ -81,7 +85,16 @@ impl ApiServer {
         parts: &mut Parts,
     ) -> Result<Response, ApiError> {
         let place = self.place(at, name)?;
-        let (upgrade, _) = upgrade(parts, &["v4.channel.k8s.io"], "portforward").await?;
+        let backend = self.config.node_backend.clone();
+        let (node, uid) = (place.node, place.pod.uid().to_owned());
+        if wants_spdy(parts) {
+            return spdy_upgrade(parts, tunnel::Pod { backend, node, uid });
+        }
+        let (upgrade, protocol) = upgrade(parts, &[SPDY_TUNNEL, "v4.channel.k8s.io"], "portforward").await?;
+        if protocol == SPDY_TUNNEL {
+            let pod = tunnel::Pod { backend, node, uid };
+            return Ok(upgrade.on_upgrade(move |socket| tunnel::over_websocket(socket, pod)));
+        }
         let mut ports = Vec::new();
         for text in params.all("ports").flat_map(|list| list.split(',')) {
             let port = text.parse::<u16>().ok().filter(|port| *port > 0);
@@ -91,8 +104,6 @@ impl ApiServer {
             let message = format!("name 1 to {FORWARDED_PORTS_MAX} ports in the query, found {}", ports.len());
             return Err(ApiError::bad_request(message));
         }
-        let backend = self.config.node_backend.clone();
-        let (node, uid) = (place.node, place.pod.uid().to_owned());
         Ok(upgrade.on_upgrade(move |socket| async move { forward::run(socket, backend, &node, &uid, ports).await }))
     }
 
@@ -104,6 +115,41 @@ impl ApiServer {
         }
         Ok(Place { pod, node })
     }
+}
+
+/// The WebSocket protocol in which a SPDY session is carried.
+const SPDY_TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+/// What a client asks for that speaks SPDY on the connection itself.
+const SPDY: &str = "SPDY/3.1";
+/// The protocol inside SPDY.
+const FORWARD_PROTOCOL: &str = "portforward.k8s.io";
+
+fn wants_spdy(parts: &Parts) -> bool {
+    parts.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(SPDY.as_bytes()))
+}
+
+/// Switches a connection to SPDY.
+fn spdy_upgrade(parts: &mut Parts, pod: tunnel::Pod) -> Result<Response, ApiError> {
+    let offered = parts.headers.get_all("x-stream-protocol-version").iter().filter_map(|value| value.to_str().ok());
+    if !offered.flat_map(|list| list.split(',')).any(|protocol| protocol.trim() == FORWARD_PROTOCOL) {
+        return Err(ApiError::forbidden(format!("portforward over SPDY needs the stream protocol {FORWARD_PROTOCOL}")));
+    }
+    let Some(upgrade) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
+        return Err(ApiError::bad_request("this connection cannot be upgraded: use HTTP/1.1"));
+    };
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => tunnel::run(TokioIo::new(connection), pod).await,
+            Err(error) => tracing::debug!(%error, "the switch to SPDY failed"),
+        }
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, SPDY)
+        .header("x-stream-protocol-version", FORWARD_PROTOCOL)
+        .body(Body::empty());
+    response.map_err(|error| ApiError::internal(error.to_string()))
 }
 
 /// The container meant: the named one, the annotated one, or the only one.

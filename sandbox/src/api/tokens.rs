@@ -102,9 +102,15 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A new key.
-    pub(crate) fn generate() -> Result<Self, aws_lc_rs::error::Unspecified> {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+    /// A new key, as PKCS #8.
+    pub(crate) fn generate_pkcs8() -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
+        Ok(document.as_ref().to_vec())
+    }
+
+    /// The signer with this key.
+    pub(crate) fn from_pkcs8(key: &[u8]) -> Result<Self, aws_lc_rs::error::KeyRejected> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key)?;
         let hash = digest::digest(&digest::SHA256, pair.public_key().as_ref());
         let key_id = URL_SAFE_NO_PAD.encode(hash.as_ref());
         Ok(Self { pair, key_id })
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_signed_token_verifies_within_its_time_only() {
-        let signer = Signer::generate().unwrap();
+        let signer = Signer::from_pkcs8(&Signer::generate_pkcs8().unwrap()).unwrap();
         let token = signer.sign(&claims()).unwrap();
         assert_eq!(signer.verify(&token, 1_500), Ok(claims()));
         assert!(matches!(signer.verify(&token, 999), Err(TokenError::OutOfTime { .. })));
@@ -207,8 +213,8 @@ mod tests {
 
     #[test]
     fn foreign_and_changed_tokens_are_refused() {
-        let signer = Signer::generate().unwrap();
-        let foreign = Signer::generate().unwrap().sign(&claims()).unwrap();
+        let signer = Signer::from_pkcs8(&Signer::generate_pkcs8().unwrap()).unwrap();
+        let foreign = Signer::from_pkcs8(&Signer::generate_pkcs8().unwrap()).unwrap().sign(&claims()).unwrap();
         assert_eq!(signer.verify(&foreign, 1_500), Err(TokenError::Malformed { part: "the signature" }));
         let token = signer.sign(&claims()).unwrap();
         let forged = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Claims { exp: 9_999, ..claims() }).unwrap());
@@ -223,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_key_set_has_both_coordinates() {
-        let set = Signer::generate().unwrap().key_set();
+        let set = Signer::from_pkcs8(&Signer::generate_pkcs8().unwrap()).unwrap().key_set();
         for coordinate in ["x", "y"] {
             let text = set["keys"][0][coordinate].as_str().unwrap();
             assert_eq!(URL_SAFE_NO_PAD.decode(text).unwrap().len(), 32);

@@ -54,6 +54,11 @@ impl User {
         Self { name: name.to_owned(), uid: String::new(), groups, extra: BTreeMap::new() }
     }
 
+    /// Whether the caller may do everything.
+    pub(crate) fn is_master(&self) -> bool {
+        self.groups.iter().any(|group| group == MASTERS)
+    }
+
     /// The `UserInfo` of the authentication API.
     pub(crate) fn to_value(&self) -> Value {
         let mut info = json!({"username": self.name, "groups": self.groups});
@@ -70,7 +75,7 @@ impl User {
 
     fn impersonated(&self, headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
         let Some(name) = text(headers, "impersonate-user") else { return Ok(None) };
-        if !self.groups.iter().any(|group| group == MASTERS) {
+        if !self.is_master() {
             let message = format!(
                 "users \"{name}\" is forbidden: User \"{}\" cannot impersonate resource \"users\" at the cluster scope",
                 self.name
@@ -79,7 +84,13 @@ impl User {
         }
         let groups: Vec<&str> =
             headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
-        Ok(Some(Self::of_groups(name, &groups)))
+        let mut groups: Vec<String> = groups.into_iter().map(str::to_owned).collect();
+        if let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
+            && groups.is_empty()
+        {
+            groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        }
+        Ok(Some(Self::of_groups(name, &groups.iter().map(String::as_str).collect::<Vec<_>>())))
     }
 }
 
@@ -94,8 +105,13 @@ pub(crate) fn authenticate(server: &ApiServer, request: &http::request::Parts) -
     Ok(Some(impersonated.unwrap_or(user)))
 }
 
+/// Whether a request comes from a part of the sandbox itself.
+pub(crate) fn is_inside(request: &http::request::Parts) -> bool {
+    request.extensions.get::<InProcess>().is_some()
+}
+
 fn caller(server: &ApiServer, request: &http::request::Parts) -> Result<Option<User>, ApiError> {
-    if request.extensions.get::<InProcess>().is_some() {
+    if is_inside(request) {
         return Ok(Some(User::in_process()));
     }
     if let Some(authorization) = request.headers.get(header::AUTHORIZATION) {

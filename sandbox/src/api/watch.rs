@@ -1,6 +1,6 @@
 //! Watches: first what is there, then what changes, with bookmarks in between.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     ApiServer,
+    faults::{Ending, Hold},
     negotiate::Form,
     query::{Params, RevisionMatch},
     read::{rendered, selector},
@@ -41,6 +42,7 @@ impl ApiServer {
         resource: &Arc<Resource>,
         params: &Params,
         form: Form,
+        hold: Hold,
     ) -> Result<Response, ApiError> {
         let selector = selector(at, params)?;
         let start = Start::of(params)?;
@@ -92,9 +94,13 @@ impl ApiServer {
             view,
             ended: false,
         };
-        let stream = stream::unfold(feed, |mut feed| async move {
-            let chunk = feed.next().await?;
-            Some((Ok::<Bytes, std::convert::Infallible>(chunk), feed))
+        let stream = stream::unfold((feed, hold), |(mut feed, mut hold)| async move {
+            let chunk = tokio::select! {
+                biased;
+                ending = hold.ended(), if !feed.ended => feed.end(ending)?,
+                chunk = feed.next() => Ok(chunk?),
+            };
+            Some((chunk, (feed, hold)))
         });
         Ok(bytes_response(StatusCode::OK, "application/json", Body::from_stream(stream)))
     }
@@ -234,6 +240,19 @@ impl Feed {
                     return Some(line(&json!({"type": "ERROR", "object": status})));
                 }
             }
+        }
+    }
+
+    /// The last chunk of a watch that a fault ends; `None` when there is nothing to say.
+    fn end(&mut self, ending: Ending) -> Option<io::Result<Bytes>> {
+        self.ended = true;
+        match ending {
+            Ending::Close => None,
+            Ending::Gone => {
+                let status = ApiError::expired("too old resource version: a fault of the sandbox").to_value();
+                Some(Ok(line(&json!({"type": "ERROR", "object": status}))))
+            }
+            Ending::Reset => Some(Err(io::Error::new(io::ErrorKind::ConnectionReset, "a fault of the sandbox"))),
         }
     }
 

@@ -15,6 +15,8 @@ use super::{
     resources::{Resource, Version},
     screen::screen,
     status::ApiError,
+    user::User,
+    webhooks::Admission,
 };
 use crate::{
     apply,
@@ -78,6 +80,8 @@ pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     /// What to do about unknown fields.
     pub(crate) validation: FieldValidation,
+    /// Who writes; without one it is the server itself, which asks no webhooks.
+    pub(crate) user: Option<User>,
 }
 
 /// What a write led to.
@@ -117,7 +121,7 @@ impl ApiServer {
     }
 
     /// Creates an object.
-    pub(crate) fn create(
+    pub(crate) async fn create(
         &self,
         at: &Target<'_>,
         sent: Decoded,
@@ -133,40 +137,59 @@ impl ApiServer {
         let mut tries = if generated { GENERATED_NAME_TRIES } else { 1 };
         loop {
             tries -= 1;
-            match self.create_once(at, value.clone(), tracking, options) {
+            match self.create_once(at, value.clone(), tracking, options).await {
                 Err(error) if error.reason == "AlreadyExists" && tries > 0 => {}
-                result => return result.map(|object| Written { object, created: true, warnings }),
+                Ok((object, said)) => {
+                    warnings.extend(said);
+                    return Ok(Written { object, created: true, warnings });
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    fn create_once(
+    async fn create_once(
         &self,
         at: &Target<'_>,
         mut value: Value,
         tracking: Tracking,
         options: &WriteOptions,
-    ) -> Result<Arc<Object>, ApiError> {
+    ) -> Result<(Arc<Object>, Vec<String>), ApiError> {
         let name = settle_name(at, &mut value)?;
         let key = at.key(&name);
         birth(at, &mut value, tracking);
-        self.check_schema(at, &name, &value)?;
-        let mut value = at.resource.absorb(value);
-        if !at.resource.custom {
-            defaults::apply(&at.resource.key, &mut value);
+        let mut warnings = Vec::new();
+        let admission = Admission::of_write(at, &name, None, None, options);
+        if let Some(mutated) = self.mutate(&admission, &value, &mut warnings).await? {
+            value = rescreen(at, mutated, options)?;
+            set_meta(&mut value, "name", json!(name));
         }
+        let mut value = self.completed(at, &name, value, None)?;
         if let Some(namespace) = at.namespace {
             self.check_namespace(at, namespace)?;
         }
         if self.store.get(&at.resource.key, &key).is_some() {
             return Err(ApiError::already_exists(&at.resource.group, &at.resource.plural, &name));
         }
+        self.validate_by_webhooks(&admission, Some(&value), &mut warnings).await?;
+        // From here on nothing waits: what is taken is stored or given back.
         let taken = self.admit(at, None, &mut value)?;
         let result = self.store_new(at, &key, value, tracking, options);
         if result.is_err() || options.dry_run {
             self.addresses.release(&taken);
         }
-        result
+        result.map(|object| (object, warnings))
+    }
+
+    /// The stored form of a valid object with its defaults; `old` is what it replaces, in the same
+    /// version.
+    fn completed(&self, at: &Target<'_>, name: &str, value: Value, old: Option<&Value>) -> Result<Value, ApiError> {
+        self.check_schema(at, name, &value, old)?;
+        let mut value = at.resource.absorb(value);
+        if !at.resource.custom {
+            defaults::apply(&at.resource.key, &mut value);
+        }
+        Ok(value)
     }
 
     fn store_new(
@@ -190,7 +213,7 @@ impl ApiServer {
     }
 
     /// Replaces an object, or a part of it, that was read as `live`.
-    pub(crate) fn update(
+    pub(crate) async fn update(
         &self,
         at: &Target<'_>,
         live: &Arc<Object>,
@@ -202,12 +225,16 @@ impl ApiServer {
         let proposed = screen(at, sent, options, &mut warnings)?;
         check_identity(at, live, &proposed)?;
         let shown = at.resource.present(live.value(), &at.version.name);
-        let value = overlay(at, &shown, proposed, part);
-        self.check_schema(at, live.name(), &value)?;
-        let mut value = at.resource.absorb(value);
-        if !at.resource.custom {
-            defaults::apply(&at.resource.key, &mut value);
+        let mut value = overlay(at, &shown, proposed, part);
+        let admission = Admission::of_write(at, live.name(), Some(live.value()), part.subresource(), options);
+        if let Some(mutated) = self.mutate(&admission, &value, &mut warnings).await? {
+            let proposed = rescreen(at, mutated, options)?;
+            check_identity(at, live, &proposed)?;
+            value = overlay(at, &shown, proposed, part);
         }
+        let mut value = self.completed(at, live.name(), value, Some(&shown))?;
+        self.validate_by_webhooks(&admission, Some(&value), &mut warnings).await?;
+        // From here on nothing waits: what is taken is stored or given back.
         let taken = if part == Part::Status { Vec::new() } else { self.admit(at, Some(live), &mut value)? };
         let result = self.store_changed(at, live, value, (part, tracking), options);
         if result.is_err() || options.dry_run {
@@ -286,9 +313,15 @@ impl ApiServer {
         Ok(())
     }
 
-    fn check_schema(&self, at: &Target<'_>, name: &str, value: &Value) -> Result<(), ApiError> {
+    fn check_schema(&self, at: &Target<'_>, name: &str, value: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         let errors = match &at.version.schema {
-            Some(schema) => schema.validate(value),
+            Some(schema) => {
+                let mut errors = schema.validate(value);
+                if errors.is_empty() {
+                    errors = schema.validate_rules(value, old);
+                }
+                errors
+            }
             None => schema::metadata::validate(value),
         };
         at.valid(name, errors)
@@ -321,6 +354,12 @@ impl ApiServer {
             now: &stamp(),
         });
     }
+}
+
+/// Checks once more what a webhook has changed; unknown fields are dropped.
+fn rescreen(at: &Target<'_>, value: Value, options: &WriteOptions) -> Result<Value, ApiError> {
+    let options = WriteOptions { validation: FieldValidation::Ignore, ..options.clone() };
+    screen(at, Decoded { value, duplicates: Vec::new() }, &options, &mut Vec::new())
 }
 
 fn settle_name(at: &Target<'_>, value: &mut Value) -> Result<String, ApiError> {

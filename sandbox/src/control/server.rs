@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::capture::Captures;
 use super::{Answer, REQUEST_BYTES_MAX, Request, SOCKET_NAME, Status, node_exec};
+use crate::api::ApiServer;
 use crate::runtime::NodeRuntime;
 use crate::runtime::backend::{Nodes, with_cause};
 
@@ -24,6 +25,7 @@ const QUEUED_ANSWERS_MAX: usize = 16;
 /// What the server acts on.
 #[derive(Debug)]
 pub struct Control {
+    api: Arc<ApiServer>,
     nodes: Nodes,
     /// The fixed part of the answer to `status`.
     about: Status,
@@ -32,9 +34,10 @@ pub struct Control {
 }
 
 impl Control {
-    /// A server over these nodes. `down` is notified when the sandbox is asked to stop.
-    pub fn new(nodes: Nodes, about: Status, down: Arc<Notify>) -> Self {
-        Self { nodes, about, captures: Captures::default(), down }
+    /// A server over this API server and these nodes. `down` is notified when the sandbox is asked to
+    /// stop.
+    pub fn new(api: Arc<ApiServer>, nodes: Nodes, about: Status, down: Arc<Notify>) -> Self {
+        Self { api, nodes, about, captures: Captures::default(), down }
     }
 
     /// Binds the socket in the state directory and serves it for ever.
@@ -122,6 +125,21 @@ impl Control {
             Request::CaptureStart { node, file } => {
                 self.captures.start(&node, self.node(&node)?.node_netns(), &file)?;
                 Ok(format!("capturing eth0 of {node} to {}", file.display()))
+            }
+            Request::FaultAdd { rule } => {
+                let id = self.api.faults().add(rule).map_err(|error| error.to_string())?;
+                Ok(format!("fault {id} is set; end it with `fault clear {id}`"))
+            }
+            Request::FaultList => {
+                let _ = answers.send(Answer::Faults(self.api.faults().list())).await;
+                Ok(format!("clients have {} watches open", self.api.faults().open_watches()))
+            }
+            Request::FaultClear { id } => match (self.api.faults().clear(id), id) {
+                (0, Some(id)) => Err(format!("there is no fault {id}")),
+                (cleared, _) => Ok(format!("{cleared} faults cleared")),
+            },
+            Request::DropWatches { filter, ending } => {
+                Ok(format!("{} watches dropped", self.api.faults().drop_watches(&filter, ending)))
             }
             Request::CaptureStop { node } => tokio::task::block_in_place(|| self.captures.stop(node.as_deref())),
         }

@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use super::init::{INIT_ARGUMENT, OWN_EXECUTABLE};
-use super::state::{self, LOG, Process, StateError};
+use super::state::{self, Keep, LOG, Process, StateError};
 use super::{LISTENER_FD, Options, READY_FD, Readiness};
 use crate::control::{Status, client};
 
@@ -86,6 +86,8 @@ pub struct Up {
     pub status: Status,
     /// Whether a user namespace was made.
     pub unprivileged: bool,
+    /// Whether objects of an earlier sandbox are back.
+    pub resumed: bool,
     /// From the call to readiness.
     pub took: Duration,
     child: Child,
@@ -103,17 +105,18 @@ pub fn up(options: &Options, port: u16, patience: Duration) -> Result<Up, UpErro
     if client::is_running(dir) || Process::recorded(dir).is_some_and(|earlier| earlier.alive()) {
         return Err(UpError::AlreadyRunning { dir: dir.display().to_string() });
     }
-    // What a sandbox that crashed left behind.
-    state::clear(dir, false)?;
+    // What a sandbox that crashed left behind; its objects are taken up again.
+    state::clear(dir, Keep::Store)?;
     state::create(dir)?;
+    let resumed = dir.join(state::STORE_DIR).exists();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| UpError::Port { port, source })?;
     state::claim(dir)?;
     let launched = launch(options, listener, patience);
     let (unprivileged, child, process, status) = launched.inspect_err(|_| {
         // The log is kept: it says more than one line can.
-        let _ = state::clear(dir, true);
+        let _ = state::clear(dir, if resumed { Keep::StoreAndLog } else { Keep::Log });
     })?;
-    Ok(Up { status, unprivileged, took: started.elapsed(), child, process })
+    Ok(Up { status, resumed, unprivileged, took: started.elapsed(), child, process })
 }
 
 /// Leaves the host's namespaces and waits for the daemon. Nothing is left running after an error.
@@ -165,7 +168,7 @@ impl Up {
                 self.process.end(STOP_PATIENCE);
             }
         }
-        Ok(state::clear(dir, false)?)
+        Ok(state::clear(dir, Keep::Nothing)?)
     }
 }
 

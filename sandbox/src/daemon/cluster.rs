@@ -48,11 +48,15 @@ pub(super) async fn start(
     plan: &Plan,
     nodes: &Nodes,
     listener: TcpListener,
-) -> anyhow::Result<Status> {
+) -> anyhow::Result<(Arc<ApiServer>, Status)> {
     let url = format!("https://{}", listener.local_addr().context("the listening socket has no address")?);
     let ips = plan.daemon_ips();
     let advertise: Vec<SocketAddr> = ips.iter().map(|&ip| SocketAddr::new(ip, API_PORT)).collect();
-    let config = ApiConfig { advertise: advertise.clone(), ..ApiConfig::new(Arc::new(nodes.clone())) };
+    let config = ApiConfig {
+        advertise: advertise.clone(),
+        store_dir: Some(options.dir.join(state::STORE_DIR)),
+        ..ApiConfig::new(Arc::new(nodes.clone()))
+    };
     let services = IpNet::V4(config.service_ipv4);
     let api = ApiServer::new(config).context("starting the API server")?;
     let mut listeners = vec![listener];
@@ -77,14 +81,15 @@ pub(super) async fn start(
         ca_pem: api.ca_pem(),
     };
     run_cluster(api.client(), plan, nodes, cluster).await?;
-    Ok(Status {
+    let status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubernetes_version: format!("v1.{KUBERNETES_MINOR}"),
         api_server: url,
         kubeconfig: kubeconfig.display().to_string(),
         bin_dir: options.bin_dir.display().to_string(),
         nodes: nodes.iter().map(NodeRuntime::status).collect(),
-    })
+    };
+    Ok((api, status))
 }
 
 /// Starts what works through the API, and waits for the nodes.

@@ -17,6 +17,9 @@ use crate::control::SOCKET_NAME;
 /// Directory of the nodes' file systems.
 pub const NODES_DIR: &str = "nodes";
 
+/// Directory of the API server's objects and keys.
+pub const STORE_DIR: &str = "store";
+
 /// The administrator's kubeconfig.
 pub const KUBECONFIG: &str = "kubeconfig";
 
@@ -98,8 +101,10 @@ pub fn create(dir: &Path) -> Result<PathBuf, StateError> {
 ///
 /// [`StateError::Occupied`] when it holds something in the way.
 pub fn claim(dir: &Path) -> Result<(), StateError> {
-    let path = dir.join(NODES_DIR);
-    if path.exists() {
+    let (nodes, store) = (dir.join(NODES_DIR), dir.join(STORE_DIR));
+    // Objects stay with the record of the sandbox that made them.
+    let foreign = [(nodes.exists(), nodes), (store.exists() && !dir.join(PROCESS).exists(), store)];
+    if let Some((_, path)) = foreign.into_iter().find(|(found, _)| *found) {
         return Err(StateError::Occupied { path });
     }
     let own = Process::of(nix::unistd::getpid().as_raw());
@@ -152,21 +157,48 @@ impl Process {
     }
 }
 
+/// What stays when the rest of a sandbox is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    Nothing,
+    /// The log, for reading.
+    Log,
+    /// The objects, for the next sandbox in the directory.
+    Store,
+    /// Both.
+    StoreAndLog,
+}
+
+impl Keep {
+    fn log(self) -> bool {
+        matches!(self, Self::Log | Self::StoreAndLog)
+    }
+
+    fn store(self) -> bool {
+        matches!(self, Self::Store | Self::StoreAndLog)
+    }
+}
+
 /// Removes what a sandbox that is gone left behind, and the directory when nothing else is in it.
-/// Only names that a sandbox makes are touched, and only where one was recorded. `keep_log` leaves
-/// the log for reading.
+/// Only names that a sandbox makes are touched, and only where one was recorded. The record stays as
+/// long as the objects do.
 ///
 /// # Errors
 ///
 /// [`StateError::File`].
-pub fn clear(dir: &Path, keep_log: bool) -> Result<(), StateError> {
+pub fn clear(dir: &Path, keep: Keep) -> Result<(), StateError> {
     if !dir.join(PROCESS).exists() {
         return Ok(());
     }
-    let nodes = dir.join(NODES_DIR);
+    let (nodes, store) = (dir.join(NODES_DIR), dir.join(STORE_DIR));
     ignore_missing(fs::remove_dir_all(&nodes)).map_err(at(&nodes))?;
+    if !keep.store() {
+        ignore_missing(fs::remove_dir_all(&store)).map_err(at(&store))?;
+    }
+    let recorded = store.exists();
     // The record goes last: an interrupted call can be repeated.
-    for name in FILES.iter().filter(|&&name| !(keep_log && name == LOG)) {
+    for name in FILES.iter().filter(|&&name| !(keep.log() && name == LOG || recorded && name == PROCESS)) {
         let path = dir.join(name);
         ignore_missing(fs::remove_file(&path)).map_err(at(&path))?;
     }
@@ -205,21 +237,37 @@ mod tests {
         let state = create(&dir.path().join("s")).unwrap();
         fs::create_dir_all(state.join("nodes/node-1/etc")).unwrap();
         assert!(matches!(claim(&state), Err(StateError::Occupied { .. })));
-        clear(&state, false).unwrap();
+        clear(&state, Keep::Nothing).unwrap();
         assert!(state.join("nodes").exists(), "no sandbox was recorded");
         fs::remove_dir_all(state.join("nodes")).unwrap();
         claim(&state).unwrap();
         fs::create_dir_all(state.join("nodes/node-1/etc")).unwrap();
         fs::write(state.join(KUBECONFIG), "").unwrap();
         fs::write(state.join("mine"), "").unwrap();
-        clear(&state, false).unwrap();
+        clear(&state, Keep::Nothing).unwrap();
         assert!(state.join("mine").exists());
         assert!(!state.join("nodes").exists() && !state.join(KUBECONFIG).exists());
         fs::remove_file(state.join("mine")).unwrap();
         claim(&state).unwrap();
-        clear(&state, false).unwrap();
+        clear(&state, Keep::Nothing).unwrap();
         assert!(!state.exists());
-        clear(&state, false).unwrap();
+        clear(&state, Keep::Nothing).unwrap();
+    }
+
+    #[test]
+    fn objects_stay_when_they_are_to_be_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = create(&dir.path().join("s")).unwrap();
+        claim(&state).unwrap();
+        fs::create_dir_all(state.join("nodes/node-1")).unwrap();
+        fs::create_dir_all(state.join("store")).unwrap();
+        fs::write(state.join(LOG), "").unwrap();
+        clear(&state, Keep::StoreAndLog).unwrap();
+        assert!(state.join("store").exists() && state.join(LOG).exists() && !state.join("nodes").exists());
+        clear(&state, Keep::Store).unwrap();
+        assert!(state.join("store").exists() && !state.join(LOG).exists());
+        clear(&state, Keep::Nothing).unwrap();
+        assert!(!state.exists(), "and go when they are not");
     }
 
     #[test]

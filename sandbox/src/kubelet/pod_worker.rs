@@ -52,8 +52,10 @@ pub(super) async fn run(kubelet: Arc<Kubelet>, uid: String, view: watch::Receive
     let host_ips = kubelet.runtime.node_ips().to_vec();
     let record = PodRecord::new(&pod, host_ips, jiff::Timestamp::now());
     let written = CancellationToken::new();
+    // A pod that ended before the sandbox was restarted is not run again, and keeps its status.
+    let finished = has_finished(&pod);
     let writer = StatusWriter::new(Arc::clone(&kubelet), view.clone(), record.clone());
-    let writer = tokio::spawn(writer.run(written.clone()));
+    let writer = (!finished).then(|| tokio::spawn(writer.run(written.clone())));
     let mut worker = PodWorker {
         kubelet,
         uid,
@@ -63,11 +65,22 @@ pub(super) async fn run(kubelet: Arc<Kubelet>, uid: String, view: watch::Receive
         sidecars: Group::default(),
         background: JoinSet::new(),
     };
-    worker.live().await;
+    if finished {
+        deleted(&mut worker.view.clone()).await;
+    } else {
+        worker.live().await;
+    }
     worker.take_down().await;
     written.cancel();
-    let _ = writer.await;
+    if let Some(writer) = writer {
+        let _ = writer.await;
+    }
     worker.remove_object().await;
+}
+
+fn has_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Containers that are stopped together.

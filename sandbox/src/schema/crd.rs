@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Schema, builtin,
+    cel::RuleTree,
     error::{FieldError, Path, SchemaError},
     node::{ListType, Node, Type},
     parse, prune, validate,
@@ -39,7 +40,9 @@ pub fn from_crd_version(version: &Value) -> Result<Schema, SchemaError> {
     check_defaults(&node, &path)?;
     let mut hasher = DefaultHasher::new();
     schema.to_string().hash(&mut hasher);
-    Ok(Schema::custom(node, hasher.finish()))
+    let node = Arc::new(node);
+    let rules = RuleTree::compile(&node, &path)?;
+    Ok(Schema::custom(node, rules, hasher.finish()))
 }
 
 /// Where a schema stands, which decides what it may say.
@@ -122,7 +125,7 @@ fn shape(fields: &Map<String, Value>, path: &Path<'_>, place: Place) -> Result<(
 /// Inside `allOf` and the like, only rules about values may stand, except that the two types of an
 /// int-or-string are usually spelled out.
 fn rule_only(fields: &Map<String, Value>, path: &Path<'_>) -> Result<(), SchemaError> {
-    const SHAPE: [&str; 8] = [
+    const SHAPE: [&str; 9] = [
         "additionalProperties",
         "default",
         "nullable",
@@ -131,6 +134,7 @@ fn rule_only(fields: &Map<String, Value>, path: &Path<'_>) -> Result<(), SchemaE
         "x-kubernetes-int-or-string",
         "x-kubernetes-list-type",
         "x-kubernetes-map-type",
+        "x-kubernetes-validations",
     ];
     let spelled_out = matches!(fields.get("type").and_then(Value::as_str), None | Some("" | "integer" | "string"));
     let shape = SHAPE.iter().find(|name| fields.get(**name).is_some_and(|value| *value != false));

@@ -49,8 +49,9 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { events: VecDeque::new(), capacity: capacity.max(1), dropped: 0, newest: watch::Sender::new(0) }
+    /// A log that knows what happens after the revision `base`.
+    pub(super) fn new(capacity: usize, base: u64) -> Self {
+        Self { events: VecDeque::new(), capacity: capacity.max(1), dropped: base, newest: watch::Sender::new(0) }
     }
 
     pub(super) fn push(&mut self, event: Event) {

@@ -150,3 +150,67 @@ async fn a_definition_goes_with_its_objects() {
     let api: Api<DynamicObject> = Api::default_namespaced_with(server.client(), &again);
     assert!(api.list(&Default::default()).await.unwrap().items.is_empty());
 }
+
+#[tokio::test]
+async fn rules_of_a_definition_are_enforced_and_transitions_compared() {
+    let server = Server::start();
+    let spec = json!({
+        "type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "messageExpression": "'min ' + string(self.min) + ' is above max'", "fieldPath": ".min"},
+            {"rule": "self.min >= oldSelf.min", "message": "min cannot shrink"},
+        ],
+        "properties": {"min": {"type": "integer", "default": 1}, "max": {"type": "integer", "default": 5}},
+    });
+    let definition = |spec: Value| {
+        json!({
+            "metadata": {"name": "ranges.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"plural": "ranges", "kind": "Range"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}],
+            },
+        })
+    };
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut bad = spec.clone();
+    bad["x-kubernetes-validations"][0]["rule"] = json!("self.low <= self.max");
+    let (code, answer) = server.call("POST", crds, definition(bad)).await;
+    assert_eq!(code, 422);
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule"),
+        "{message}"
+    );
+    assert!(message.contains("undefined field 'low'"), "{message}");
+    server.create(crds, definition(spec)).await;
+    let ranges = "/apis/example.com/v1/namespaces/default/ranges";
+    let (code, answer) = server.call("POST", ranges, json!({"metadata": {"name": "r"}, "spec": {"min": 9}})).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        answer["message"],
+        "Range.example.com \"r\" is invalid: spec.min: Invalid value: \"object\": min 9 is above max"
+    );
+    server.create(ranges, json!({"metadata": {"name": "r"}, "spec": {"min": 3}})).await;
+    let one = format!("{ranges}/r");
+    assert_eq!(server.call("PATCH", &one, json!({"spec": {"min": 4}})).await.0, 200);
+    let (code, answer) = server.call("PATCH", &one, json!({"spec": {"min": 2}})).await;
+    assert_eq!(code, 422);
+    assert!(answer["message"].as_str().unwrap().ends_with("min cannot shrink"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_shipped_definitions_are_accepted_with_all_their_rules() {
+    let server = Server::start();
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/charts/base/crds");
+    let mut count = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let definition: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let (code, answer) =
+            server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+        assert_eq!(code, 201, "{}: {answer}", path.display());
+        count += 1;
+    }
+    assert!(count > 0);
+}

@@ -238,3 +238,73 @@ async fn logs_exec_and_waiting() {
     );
     assert_eq!(code, 200);
 }
+
+/// Forwards a port to `target` with kubectl and returns what `rounds` connections answered.
+async fn forwarded(kubectl: &Kubectl, target: &str, websockets: &str, rounds: usize) -> Vec<String> {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    let mut child = Command::new(&kubectl.program)
+        .args(["port-forward", target, ":80"])
+        .env("KUBECONFIG", &kubectl.listening.kubeconfig)
+        .env("HOME", kubectl.listening.directory.path())
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let Some(line) = within(lines.next_line()).await.unwrap() else {
+        let output = within(child.wait_with_output()).await.unwrap();
+        panic!("kubectl port-forward: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    // "Forwarding from 127.0.0.1:40001 -> 80"
+    let address = line.split_whitespace().nth(2).unwrap().to_owned();
+    let connections = (0..rounds).map(|round| {
+        let address = address.clone();
+        async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(format!("hell{round}").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+    });
+    within(futures::future::join_all(connections)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_pods_and_services_are_forwarded_both_ways_kubectl_knows() {
+    let kubectl = Kubectl::start();
+    let mut pod = crate::server::bound_pod("web");
+    pod["metadata"]["labels"] = serde_json::json!({"app": "web"});
+    kubectl.server.create("/api/v1/namespaces/default/pods", pod).await;
+    let running = serde_json::json!({"status": {"phase": "Running"}});
+    kubectl.server.call("PATCH", "/api/v1/namespaces/default/pods/web/status", running).await;
+    kubectl
+        .feed(
+            &["create", "-f", "-"],
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n",
+        )
+        .await;
+    for (target, websockets) in [("pod/web", "true"), ("svc/web", "true"), ("pod/web", "false")] {
+        let answers = forwarded(&kubectl, target, websockets, 3).await;
+        assert_eq!(answers, ["HELL0", "HELL1", "HELL2"], "{target} {websockets}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn can_i_answers_for_service_accounts() {
+    let kubectl = Kubectl::start();
+    kubectl.run(&["create", "serviceaccount", "web"]).await;
+    kubectl.run(&["create", "role", "reader", "--verb=get,list", "--resource=pods"]).await;
+    kubectl.run(&["create", "rolebinding", "reader", "--role=reader", "--serviceaccount=default:web"]).await;
+    let as_web = "--as=system:serviceaccount:default:web";
+    assert_eq!(kubectl.run(&["auth", "can-i", "list", "pods", as_web]).await, "yes\n");
+    let output = kubectl.output(&["auth", "can-i", "delete", "pods", as_web], "").await;
+    assert_eq!((output.status.success(), String::from_utf8_lossy(&output.stdout).trim()), (false, "no"));
+    let listed = kubectl.run(&["auth", "can-i", "--list", as_web]).await;
+    assert!(listed.contains("pods") && listed.contains("[get list]"), "{listed}");
+    let refused = kubectl.fail(&["get", "secrets", as_web], "").await;
+    assert!(refused.contains("Forbidden") && refused.contains("cannot list resource \"secrets\""), "{refused}");
+    assert_eq!(kubectl.run(&["auth", "can-i", "*", "*"]).await, "yes\n");
+}

@@ -11,6 +11,9 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Client, Config, Resource};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::daemon::state::Process;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -36,11 +39,28 @@ impl Sandbox {
         let scratch = tempfile::Builder::new().prefix(&format!("sandbox-{name}-")).tempdir().unwrap();
         let dir = scratch.path().canonicalize().unwrap().join("state");
         let mut sandbox = Self { _scratch: scratch, dir, client: None };
-        sandbox.command(&["up"]).unwrap();
-        let file = Kubeconfig::read_from(sandbox.dir.join("kubeconfig")).unwrap();
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-        sandbox.client = Some(Client::try_from(config).unwrap());
+        sandbox.up_again().await;
         sandbox
+    }
+
+    /// Brings the sandbox up in its directory; what the command line said.
+    pub(crate) async fn up_again(&mut self) -> String {
+        let said = self.command(&["up"]).unwrap();
+        let file = Kubeconfig::read_from(self.dir.join("kubeconfig")).unwrap();
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        self.client = Some(Client::try_from(config).unwrap());
+        said
+    }
+
+    /// Kills the sandbox and everything in it, and waits until the kernel has done so.
+    pub(crate) fn kill(&self) {
+        let recorded = Process::recorded(&self.dir).unwrap();
+        kill(Pid::from_raw(recorded.pid), Signal::SIGKILL).unwrap();
+        let end = Instant::now() + DEADLINE;
+        while recorded.alive() {
+            assert!(Instant::now() < end, "the sandbox outlives SIGKILL");
+            std::thread::sleep(LOOK_INTERVAL);
+        }
     }
 
     /// Runs a command line against this sandbox; what it printed, or its complaint.

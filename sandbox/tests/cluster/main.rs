@@ -3,6 +3,7 @@
 //! Pods use what every Debian has (`sh`, `perl`); names of tests state the rule.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
+mod crash;
 mod fixture;
 mod lifecycle;
 mod volumes;

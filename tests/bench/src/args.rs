@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::town::Variant;
 
-/// Measures the node proxy against a direct connection.
+/// Measures the node proxy against a direct connection, and the control plane.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example: bench --only bulk,c32 --rounds 1 --seconds 2")]
 pub(crate) struct Args {
@@ -29,6 +29,12 @@ pub(crate) struct Args {
     /// Another proxy to measure in the same way.
     #[arg(long, env = "PEER_ZTUNNEL")]
     pub(crate) peer: Option<PathBuf>,
+    /// The control plane to measure; default: the one beside this program.
+    #[arg(long, env = "ISTIOD")]
+    pub(crate) istiod: Option<PathBuf>,
+    /// Proxies that are connected to the control plane.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) proxies: usize,
     /// Worker threads of each proxy.
     #[arg(long, default_value_t = 2)]
     pub(crate) workers: usize,

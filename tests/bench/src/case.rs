@@ -15,6 +15,8 @@ pub(crate) struct Case {
 pub(crate) enum Kind {
     Traffic(Traffic),
     Memory(Memory),
+    /// The control plane with so many pods.
+    Control(usize),
 }
 
 /// Connections and what they carry.
@@ -58,6 +60,14 @@ pub(crate) enum Metric {
     RestedKb,
     /// Each second, of one process.
     Wakeups,
+    /// Seconds until the control plane serves.
+    SnapshotS,
+    /// Megabytes of the control plane.
+    ControlMb,
+    /// Milliseconds from a change to the last proxy.
+    LastProxyMs,
+    /// CPU of a change, compared with the smallest cluster.
+    ChangeRatio,
 }
 
 impl Metric {
@@ -83,7 +93,15 @@ const fn memory(name: &'static str, memory: Memory, bars: &'static [Bar]) -> Cas
     Case { name, kind: Kind::Memory(memory), bars }
 }
 
-const CASES: [Case; 12] = [
+const fn own(metric: Metric, limit: f64) -> Bar {
+    Bar { metric, limit: Some(limit), peer: None }
+}
+
+const fn control(name: &'static str, pods: usize, bars: &'static [Bar]) -> Case {
+    Case { name, kind: Kind::Control(pods), bars }
+}
+
+const CASES: [Case; 15] = [
     traffic("bulk1-up", Shape::Up, 1, &[must(Metric::Rate, 0.43, 0.33), must(Metric::Cpu, 2.7, 3.6)]),
     traffic("bulk8-up", Shape::Up, 8, &[known(Metric::Rate, 0.25), known(Metric::Cpu, 4.7)]),
     traffic("bulk1-down", Shape::Down, 1, &[known(Metric::Rate, 0.34)]),
@@ -103,6 +121,18 @@ const CASES: [Case; 12] = [
         "memory-rested",
         Memory::AfterBulk(8),
         &[must(Metric::RestedKb, 20.0 * 1024.0, 47.0 * 1024.0), must(Metric::Wakeups, 1.0, 99.0)],
+    ),
+    control("control-1000", 1_000, &[]),
+    control("control-10000", 10_000, &[]),
+    control(
+        "control-50000",
+        50_000,
+        &[
+            own(Metric::SnapshotS, 10.0),
+            own(Metric::ControlMb, 600.0),
+            own(Metric::LastProxyMs, 200.0),
+            own(Metric::ChangeRatio, 2.0),
+        ],
     ),
 ];
 

@@ -7,6 +7,7 @@
 
 mod args;
 mod case;
+mod control;
 mod cpu;
 mod load;
 mod memory;
@@ -24,7 +25,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use args::{Args, Role};
-use case::Kind;
+use case::{Case, Kind};
+use control::Control;
 use table::Table;
 use town::{Town, Variant};
 
@@ -45,14 +47,37 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: &Args) -> Result<()> {
-    become_root().context("making a user namespace (or run as root)")?;
     let cases = case::selected(&args.only)?;
-    let programs = proxy::Programs::find(args)?;
     let mut table = Table::default();
+    // Before anything else: threads must not be left when namespaces are made.
+    control_plane(&cases, args, &mut table)?;
+    if cases.iter().any(|case| !matches!(case.kind, Kind::Control(_))) {
+        node_proxy(&cases, args, &mut table)?;
+    }
+    write!(std::io::stdout(), "{table}").context("printing the table")
+}
+
+fn control_plane(cases: &[&'static Case], args: &Args, table: &mut Table) -> Result<()> {
+    let mut control = None;
+    for case in cases {
+        let Kind::Control(pods) = case.kind else { continue };
+        say(&format!("{} ...", case.name))?;
+        let control = match &mut control {
+            Some(control) => control,
+            none => none.insert(Control::new(args)?),
+        };
+        table.add_control(case, &control.measure(pods).with_context(|| case.name)?);
+    }
+    Ok(())
+}
+
+fn node_proxy(cases: &[&'static Case], args: &Args, table: &mut Table) -> Result<()> {
+    become_root().context("making a user namespace (or run as root)")?;
+    let programs = proxy::Programs::find(args)?;
     if cases.iter().any(|case| matches!(case.kind, Kind::Traffic(_))) {
         let towns =
             Variant::all(&programs).map(|variant| Town::build(variant, &programs)).collect::<Result<Vec<_>>>()?;
-        for case in &cases {
+        for case in cases {
             let Kind::Traffic(traffic) = case.kind else { continue };
             say(&format!("{} ...", case.name))?;
             let samples = traffic::rounds(&towns, traffic, args).with_context(|| case.name)?;
@@ -60,14 +85,14 @@ fn bench(args: &Args) -> Result<()> {
         }
     }
     for variant in Variant::all(&programs).filter(|variant| variant.is_proxied()) {
-        for case in &cases {
+        for case in cases {
             let Kind::Memory(memory) = case.kind else { continue };
             say(&format!("{} of {variant} ...", case.name))?;
             let found = memory::measure(variant, &programs, memory, args).with_context(|| case.name)?;
             table.add_memory(case, variant, &found);
         }
     }
-    write!(std::io::stdout(), "{table}").context("printing the table")
+    Ok(())
 }
 
 /// Progress goes to the error output: the table is the result.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::args::Shape;
 use crate::case::{Bar, Case, Kind, Metric, Traffic};
+use crate::control;
 use crate::memory::Found;
 use crate::town::Variant;
 use crate::traffic::Sample;
@@ -78,6 +79,22 @@ impl Table {
         });
     }
 
+    /// The control plane at one size.
+    pub(crate) fn add_control(&mut self, case: &'static Case, found: &control::Found) {
+        for (name, value, metric) in found {
+            self.rows.push(Row {
+                case: case.name,
+                metric: (*name).to_owned(),
+                direct: String::new(),
+                meltemi: shown(Some(*value)),
+                peer: String::new(),
+                ratio: None,
+                peer_ratio: None,
+                bar: judged(bar_of(case, *metric), Some(*value)),
+            });
+        }
+    }
+
     /// Memory of one variant: the worse of its two proxies counts.
     pub(crate) fn add_memory(&mut self, case: &'static Case, variant: Variant, found: &Found) {
         for (metric, sides) in found {
@@ -106,6 +123,11 @@ impl Table {
     }
 }
 
+/// Which bar a metric is judged by is looked up by the metric.
+fn bar_of(case: &'static Case, metric: Option<Metric>) -> Option<&'static Bar> {
+    case.bars.iter().find(|bar| Some(bar.metric) == metric)
+}
+
 fn judged(bar: Option<&Bar>, value: Option<f64>) -> Option<(f64, bool)> {
     let bar = bar?;
     let limit = bar.limit?;
@@ -128,7 +150,7 @@ fn memory_name(metric: Metric) -> &'static str {
         Metric::WorkloadKb => "RSS kB per workload",
         Metric::RestedKb => "RSS kB after bulk and a rest",
         Metric::Wakeups => "wake-ups/s after that",
-        Metric::Rate | Metric::Cpu | Metric::P50 => "",
+        _ => "",
     }
 }
 

@@ -62,8 +62,13 @@ fn plugged(life: Duration) -> (CaMaterial, String) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.not_after = (now() + life).into();
     let cert_pem = params.signed_by(&key, &issuer).unwrap().pem();
-    let material =
-        CaMaterial { chain_pem: cert_pem.clone(), cert_pem: cert_pem.clone(), key_pem: key.serialize_pem(), root_pem };
+    let material = CaMaterial {
+        chain_pem: cert_pem.clone(),
+        cert_pem: cert_pem.clone(),
+        key_pem: key.serialize_pem(),
+        root_pem,
+        crl_pem: None,
+    };
     (material, cert_pem)
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use super::*;
+use crate::auth::{Attempts, TrustDomains};
 use crate::ca::{Authority, self_signed};
 use crate::world::{Change, Object, Pod};
 
@@ -66,6 +67,7 @@ fn pod(namespace: &str, name: &str, account: &str, node: &str) -> Change {
         host_network: false,
         redirected: false,
         ports: Box::default(),
+        binding: None,
     }))
 }
 
@@ -81,6 +83,8 @@ fn service(live: Live) -> CertificateService<Tokens, Live> {
         audiences: vec!["istio-ca".into()],
         cluster_id: "Kubernetes".into(),
         cluster_aliases: Vec::new(),
+        trust_domains: TrustDomains::default(),
+        attempts: Attempts::default(),
     };
     let settings = CaSettings {
         trusted_node_accounts: vec![NamespacedName::new("istio-system", "ztunnel")],

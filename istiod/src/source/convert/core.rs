@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::{Converted, Unreadable, annotation, fields, labels, list};
 use crate::world::{
-    Distribution, Families, Locality, Namespace, Node, Object, Protocol, Service, ServicePort, Slice, TargetPort,
+    Binding, Distribution, Families, Locality, Namespace, Node, Object, Protocol, Service, ServicePort, Slice,
+    TargetPort,
 };
 
 #[derive(Deserialize, Default)]
@@ -78,6 +79,8 @@ pub(super) fn service(key: &NamespacedName, mut object: DynamicObject) -> Conver
         },
         distribution_annotation: annotation.map(distribution),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        labels: labels(&object),
+        binding: Binding::read(object.metadata.labels.as_ref(), object.metadata.annotations.as_ref()),
     })))
 }
 
@@ -119,31 +122,47 @@ fn protocol(port: &PortFields, name: &str) -> Protocol {
     if !matches!(port.protocol.as_deref(), None | Some("" | "TCP")) {
         return Protocol::Unknown;
     }
-    if let Some(written) = &port.app_protocol {
-        return named_protocol(written);
+    let name = port.app_protocol.as_deref().unwrap_or(name).to_ascii_lowercase();
+    match name.as_str() {
+        "kubernetes.io/h2c" => return Protocol::Http2,
+        "kubernetes.io/ws" => return Protocol::Http,
+        "kubernetes.io/wss" => return Protocol::Tls,
+        // The one name with a dash in it; it is HTTP/1.1 or HTTP/2, nobody knows which.
+        name if name.starts_with("grpc-web") => return Protocol::Unknown,
+        _ => {}
     }
-    named_protocol(name.split('-').next().unwrap_or_default())
+    let prefix = name.split('-').next().unwrap_or_default();
+    match plain_protocol(prefix) {
+        Protocol::Unknown if !KNOWN.contains(&prefix) && SERVER_FIRST.contains(&port.port) => Protocol::Tcp,
+        protocol => protocol,
+    }
 }
 
-fn named_protocol(name: &str) -> Protocol {
+/// A protocol by its name, in any case.
+pub(super) fn plain_protocol(name: &str) -> Protocol {
     match name.to_ascii_lowercase().as_str() {
-        "http" | "kubernetes.io/ws" => Protocol::Http,
-        "http2" | "kubernetes.io/h2c" => Protocol::Http2,
-        "grpc" | "grpc-web" => Protocol::Grpc,
+        "http" => Protocol::Http,
+        "http2" => Protocol::Http2,
+        "grpc" => Protocol::Grpc,
         "tcp" => Protocol::Tcp,
-        "tls" | "https" | "kubernetes.io/wss" => Protocol::Tls,
+        "tls" | "https" => Protocol::Tls,
         _ => Protocol::Unknown,
     }
 }
 
 /// An unknown value means "any", as the reference has it.
-fn distribution(text: &str) -> Distribution {
+pub(super) fn distribution(text: &str) -> Distribution {
     match text.to_ascii_lowercase().as_str() {
         "preferclose" | "prefersamezone" => Distribution::SameZone,
         "prefersamenode" => Distribution::SameNode,
         _ => Distribution::Any,
     }
 }
+
+/// Names that say what a port speaks, although the wire protocol has no word for it.
+const KNOWN: [&str; 4] = ["udp", "mongo", "redis", "mysql"];
+/// Ports whose protocols wait for the server to speak first: SMTP, DNS, MySQL, MongoDB.
+const SERVER_FIRST: [u16; 4] = [25, 53, 3306, 27017];
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -225,6 +244,7 @@ pub(super) fn namespace(key: &NamespacedName, object: &DynamicObject) -> Option<
         name: key.name.clone(),
         labels: labels(object),
         distribution: annotation(object, names::TRAFFIC_DISTRIBUTION).map(distribution),
+        binding: Binding::read(object.metadata.labels.as_ref(), object.metadata.annotations.as_ref()),
     }))
 }
 

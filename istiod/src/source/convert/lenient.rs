@@ -5,22 +5,31 @@ use mesh_api::security::{Action, AuthorizationPolicySpec, Mode, Rule};
 use mesh_core::names::NamespacedName;
 use serde_json::Value;
 
-use super::security::add_port;
+use super::request::readable_targets;
+use super::security::{add_port, ports_without_selector};
 use crate::world::{Labels, PeerAuthentication};
 
 /// Scope and content in place of an AuthorizationPolicy: allows nothing, or denies everything.
 ///
-/// None where the scope cannot be read, and where node proxies would not enforce the policy either if it could be read.
+/// None where the scope cannot be read, and where node proxies would not enforce the policy either if it could be read. Of
+/// a policy with targets those that can be read remain: they still need a waypoint.
 pub(super) fn authorization(written: &Value) -> Option<(Option<Labels>, AuthorizationPolicySpec)> {
     let attached = |path| match written.pointer(path) {
         None | Some(Value::Null) => false,
         Some(Value::Array(all)) => !all.is_empty(),
         Some(_) => true,
     };
-    if attached("/spec/targetRef") || attached("/spec/targetRefs") {
-        return None;
-    }
     let action = written.pointer("/spec/action").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase();
+    if attached("/spec/targetRef") || attached("/spec/targetRefs") {
+        let target_refs = readable_targets(written);
+        let (action, rules) = match action.as_str() {
+            "AUDIT" => (Action::Audit, Vec::new()),
+            "DENY" => (Action::Deny, vec![Rule::default()]),
+            _ => (Action::Allow, Vec::new()),
+        };
+        let spec = AuthorizationPolicySpec { action: Some(action), rules, target_refs, ..Default::default() };
+        return (!spec.target_refs.is_empty()).then_some((None, spec));
+    }
     let (action, rules) = match action.as_str() {
         "AUDIT" | "CUSTOM" => return None,
         "DENY" => (Action::Deny, vec![Rule::default()]),
@@ -33,7 +42,7 @@ pub(super) fn authorization(written: &Value) -> Option<(Option<Labels>, Authoriz
 pub(super) fn peer(written: &Value, key: NamespacedName, created_s: i64) -> Option<PeerAuthentication> {
     let selector = selector(written)?;
     let mode = mode(written.pointer("/spec/mtls"));
-    let mut peer = PeerAuthentication { key, created_s, selector, mode, ports: Default::default() };
+    let mut peer = PeerAuthentication { key, created_s, generation: 0, selector, mode, ports: Default::default() };
     match written.pointer("/spec/portLevelMtls") {
         None | Some(Value::Null) => {}
         Some(Value::Object(ports)) => {
@@ -44,6 +53,8 @@ pub(super) fn peer(written: &Value, key: NamespacedName, created_s: i64) -> Opti
         }
         Some(_) => peer.mode = Mode::Strict,
     }
+    // The same: it is told already.
+    let _ = ports_without_selector(&mut peer);
     Some(peer)
 }
 
@@ -102,6 +113,9 @@ mod tests {
         assert_eq!(authorization(&json!({"spec": 7})).unwrap().1.action, Some(Action::Allow));
         let wider = json!({"matchLabels": {"app": "web", "version": 1}});
         assert_eq!(stand_in(json!({"selector": wider})).unwrap().0, Some(web));
+        let attached = json!({"targetRefs": [{"kind": 7}, {"kind": "Service", "name": "web"}], "rules": 7});
+        let (_, spec) = stand_in(attached).unwrap();
+        assert_eq!((spec.target_refs.len(), spec.action, spec.rules), (1, Some(Action::Allow), vec![]));
         // Not even its scope can be read, or it is not for node proxies.
         for spec in [
             json!({"selector": "web", "rules": 7}),
@@ -120,7 +134,7 @@ mod tests {
         assert_eq!(stand_in(json!({"mtls": "STRICT"})).mode, Mode::Strict);
         assert_eq!(stand_in(json!({"portLevelMtls": [80]})).mode, Mode::Strict);
         let mixed = stand_in(json!({
-            "mtls": {"mode": "PERMISSIVE"}, "portLevelMtls": {"80": {"mode": "open"}, "81": {"mode": "PERMISSIVE"}},
+            "selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": "PERMISSIVE"}, "portLevelMtls": {"80": {"mode": "open"}, "81": {"mode": "PERMISSIVE"}},
         }));
         assert_eq!(mixed.mode, Mode::Permissive);
         assert_eq!(mixed.ports, [(80, Mode::Strict), (81, Mode::Permissive)].into());

@@ -10,7 +10,7 @@ use mesh_core::names::NamespacedName;
 use serde::Deserialize;
 
 use super::{Converted, annotation, fields, labels, list};
-use crate::world::{Labels, Object, Pod};
+use crate::world::{Binding, Labels, Object, Pod};
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -93,6 +93,7 @@ pub(super) fn pod(key: &NamespacedName, mut object: DynamicObject) -> Converted 
         host_network: spec.host_network.unwrap_or_default(),
         redirected,
         ports: ports(&spec),
+        binding: Binding::read(object.metadata.labels.as_ref(), object.metadata.annotations.as_ref()),
         labels,
     })))
 }

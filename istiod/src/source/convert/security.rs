@@ -9,7 +9,7 @@ use mesh_core::env::parse_bool;
 use mesh_core::names::NamespacedName;
 use serde::Deserialize;
 
-use super::{Unreadable, annotation, fields, lenient};
+use super::{Unreadable, annotation, created_s, fields, lenient};
 use crate::world::{AuthorizationPolicy, Change, Kind, Labels, Object, PeerAuthentication};
 
 #[derive(Deserialize, Default)]
@@ -43,7 +43,7 @@ pub(super) fn authorization(key: NamespacedName, mut object: DynamicObject, revi
 /// A port that cannot be read is left out; if it was to be STRICT, everything becomes so.
 pub(super) fn peer(key: NamespacedName, mut object: DynamicObject) -> Change {
     let generation = object.metadata.generation.unwrap_or_default();
-    let created_s = object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()).unwrap_or_default();
+    let created_s = created_s(&object);
     let written = object.data.clone();
     let spec = match fields::<Fields<PeerAuthenticationSpec>>(&mut object) {
         Ok(Fields { spec }) => spec,
@@ -55,7 +55,7 @@ pub(super) fn peer(key: NamespacedName, mut object: DynamicObject) -> Change {
     };
     let selector = selector(spec.selector.as_ref());
     let mode = spec.mtls.and_then(|mtls| mtls.mode).unwrap_or_default();
-    let mut peer = PeerAuthentication { key, created_s, selector, mode, ports: Default::default() };
+    let mut peer = PeerAuthentication { key, created_s, generation, selector, mode, ports: Default::default() };
     let mut bad = Vec::new();
     for (text, tls) in &spec.port_level_mtls {
         let mode = tls.mode.unwrap_or_default();
@@ -63,6 +63,7 @@ pub(super) fn peer(key: NamespacedName, mut object: DynamicObject) -> Change {
             bad.push(reason);
         }
     }
+    bad.extend(ports_without_selector(&mut peer));
     let object = Object::Peer(peer);
     if bad.is_empty() { Change::Upsert(object) } else { Change::Partial { object, reason: bad.join("; ") } }
 }
@@ -79,6 +80,19 @@ pub(super) fn add_port(peer: &mut PeerAuthentication, text: &str, mode: Mode) ->
     }
     let effect = if mode == Mode::Strict { ", every port is STRICT instead" } else { "" };
     Err(Unreadable(format!("portLevelMtls {text:?}: expected a port from 1 to 65535{effect}")))
+}
+
+/// Ports belong to a selector. Without one they are taken back, and if one was to be STRICT, everything becomes so.
+pub(super) fn ports_without_selector(peer: &mut PeerAuthentication) -> Option<String> {
+    if peer.selector.is_some() || peer.ports.is_empty() {
+        return None;
+    }
+    let strict = std::mem::take(&mut peer.ports).into_values().any(|mode| mode == Mode::Strict);
+    if strict {
+        peer.mode = Mode::Strict;
+    }
+    let effect = if strict { "every port is STRICT instead" } else { "it has no effect" };
+    Some(format!("portLevelMtls: expected a selector with labels beside it, {effect}"))
 }
 
 pub(super) fn selector(selector: Option<&WorkloadSelector>) -> Option<Labels> {

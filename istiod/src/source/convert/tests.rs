@@ -92,6 +92,25 @@ fn a_bad_port_does_not_weaken_a_peer_authentication() {
 }
 
 #[test]
+fn ports_without_a_selector_do_not_weaken_a_peer_authentication() {
+    let read = |ports: Value| {
+        let peer = object(json!({
+            "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "p", "namespace": "ns"},
+            "spec": {"mtls": {"mode": "PERMISSIVE"}, "portLevelMtls": ports},
+        }));
+        match change(Kind::Peer, peer, "default") {
+            Change::Partial { object: Object::Peer(peer), reason } => (peer.mode, peer.ports.len(), reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (mode, ports, reason) = read(json!({"80": {"mode": "STRICT"}, "81": {"mode": "DISABLE"}}));
+    assert_eq!((mode, ports), (Mode::Strict, 0));
+    assert!(reason.contains("selector") && reason.contains("every port is STRICT"), "{reason}");
+    let (mode, _, reason) = read(json!({"81": {"mode": "DISABLE"}}));
+    assert!(mode == Mode::Permissive && reason.contains("no effect"), "{reason}");
+}
+
+#[test]
 fn an_unreadable_object_names_field_and_value() {
     let service = object(json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "ns", "generation": 4},

@@ -10,26 +10,15 @@ fn peer(name: &str, mode: Mode, ports: &[(u16, Mode)], created_s: i64) -> PeerAu
     PeerAuthentication {
         key: NamespacedName::new(namespace, name),
         created_s,
+        generation: 1,
         selector: name.starts_with("w-").then(|| [("app", "web")].into_iter().collect()),
         mode,
         ports: ports.iter().copied().collect::<BTreeMap<_, _>>(),
     }
 }
 
-fn pod() -> Pod {
-    Pod {
-        key: NamespacedName::new("ns", "pod"),
-        uid: "u".into(),
-        service_account: "sa".into(),
-        node: "n".into(),
-        labels: [("app", "web")].into_iter().collect::<Labels>(),
-        workload_name: "web".into(),
-        ips: Box::default(),
-        ready: true,
-        host_network: false,
-        redirected: true,
-        ports: Box::default(),
-    }
+fn web() -> Labels {
+    [("app", "web")].into_iter().collect()
 }
 
 fn world(peers: &[PeerAuthentication]) -> World {
@@ -45,7 +34,7 @@ fn outcome(peers: &[PeerAuthentication]) -> (Option<String>, Option<Vec<String>>
     let world = world(peers);
     let own = world.peer(&NamespacedName::new("ns", "w-1"));
     let rules = own.and_then(|one| converted(one, &world)).map(|policy| policy.rules.iter().map(text).collect());
-    (reference(&pod(), &world), rules)
+    (reference(&"ns".into(), &web(), &world), rules)
 }
 
 fn text(rule: &Rule) -> String {
@@ -130,10 +119,50 @@ fn levels_inherit_and_the_oldest_of_a_level_wins() {
 }
 
 #[test]
-fn row_15_the_older_of_two_workload_policies_wins() {
+fn model_row_15_the_older_of_two_workload_policies_wins() {
     let old = peer("ns/w-old", Strict, &[(7001, Disable)], 1);
     let new = peer("ns/w-new", Permissive, &[], 2);
     let both = world(&[old, new.clone()]);
-    assert_eq!(reference(&pod(), &both).as_deref(), Some("ns/converted_peer_authentication_w-old"));
-    assert_eq!(reference(&pod(), &world(&[new])), None);
+    assert_eq!(reference(&"ns".into(), &web(), &both).as_deref(), Some("ns/converted_peer_authentication_w-old"));
+    assert_eq!(reference(&"ns".into(), &web(), &world(&[new])), None);
+}
+
+#[test]
+fn policy_row_19_strict_with_an_exempt_port() {
+    let rules = Some(vec!["anonymous, not port 9000".to_owned()]);
+    assert_eq!(outcome(&[peer("ns/w-1", Strict, &[(9000, Permissive)], 1)]), (Some(OWN.to_owned()), rules));
+}
+
+#[test]
+fn policy_row_20_permissive_with_a_strict_port() {
+    let rules = Some(vec!["anonymous & port 5432".to_owned()]);
+    assert_eq!(outcome(&[peer("ns/w-1", Permissive, &[(5432, Strict)], 1)]), (Some(OWN.to_owned()), rules));
+}
+
+#[test]
+fn policy_row_9_strict_refuses_who_proved_no_identity() {
+    let rules: Vec<_> = strict(&MeshSettings::default()).rules.iter().map(text).collect();
+    assert_eq!(rules, ["anonymous"]);
+}
+
+#[test]
+fn the_status_says_what_is_not_enforced() {
+    let said = |peers: &[PeerAuthentication], name: &str| {
+        let world = world(peers);
+        let (namespace, name) = name.split_once('/').unwrap();
+        let condition = condition(world.peer(&NamespacedName::new(namespace, name)).unwrap(), &world);
+        (condition.holds, condition.reason, condition.message)
+    };
+    let (holds, reason, _) = said(&[peer("ns/default", Strict, &[], 1)], "ns/default");
+    assert_eq!((holds, reason), (true, "Accepted"));
+    let two = [peer("ns/old", Strict, &[], 1), peer("ns/young", Permissive, &[], 2)];
+    let (holds, reason, message) = said(&two, "ns/young");
+    assert!(!holds && reason == "UnsupportedValue" && message.contains("ns/old is older"), "{message}");
+    assert!(said(&two, "ns/old").0);
+    let (holds, _, message) = said(&[peer("istio-system/w-1", Strict, &[], 1)], "istio-system/w-1");
+    assert!(!holds && message.contains("root namespace"), "{message}");
+    for open in [peer("ns/w-1", Disable, &[], 1), peer("ns/w-1", Strict, &[(80, Disable)], 1)] {
+        let (holds, reason, message) = said(&[open], "ns/w-1");
+        assert!(holds && reason == "UnsupportedValue" && message.contains("PERMISSIVE"), "{message}");
+    }
 }

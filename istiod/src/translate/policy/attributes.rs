@@ -8,6 +8,8 @@ use mesh_core::addr::ip_to_bytes;
 use mesh_wire::security::string_match::MatchType;
 use mesh_wire::security::{Address, Match, ServiceAccountMatch, StringMatch};
 
+use super::domains::Domains;
+
 /// An alternative as L4 sees it.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
@@ -44,11 +46,11 @@ impl Attributes {
     }
 
     /// An entry of `from`, in a policy of `namespace`.
-    pub(super) fn of_source(source: &Source, namespace: &str) -> Self {
+    pub(super) fn of_source(source: &Source, namespace: &str, domains: &Domains<'_>) -> Self {
         let mut attributes = Self::default();
         let account = |text: &str| service_account(text, namespace);
-        attributes.matcher.principals = strings(&source.principals);
-        attributes.matcher.not_principals = strings(&source.not_principals);
+        attributes.matcher.principals = strings(&domains.expand(&source.principals));
+        attributes.matcher.not_principals = strings(&domains.expand(&source.not_principals));
         attributes.matcher.namespaces = strings(&source.namespaces);
         attributes.matcher.not_namespaces = strings(&source.not_namespaces);
         attributes.matcher.service_accounts =
@@ -67,14 +69,14 @@ impl Attributes {
     }
 
     /// An entry of `when`.
-    pub(super) fn of_condition(condition: &WhenCondition) -> Self {
+    pub(super) fn of_condition(condition: &WhenCondition, domains: &Domains<'_>) -> Self {
         let mut attributes = Self::default();
         let (values, not_values) = (&condition.values, &condition.not_values);
         let key = condition.key.as_str();
         match key {
             "source.principal" => {
-                attributes.matcher.principals = strings(values);
-                attributes.matcher.not_principals = strings(not_values);
+                attributes.matcher.principals = strings(&domains.expand(values));
+                attributes.matcher.not_principals = strings(&domains.expand(not_values));
             }
             "source.namespace" => {
                 attributes.matcher.namespaces = strings(values);

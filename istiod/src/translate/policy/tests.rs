@@ -34,8 +34,8 @@ fn rules_of(spec: &str, settings: &MeshSettings) -> Vec<Rule> {
     authorization(&policy(spec), settings).authorization.unwrap().rules
 }
 
-fn message_of(spec: &str, settings: &MeshSettings) -> Verdict {
-    authorization(&policy(spec), settings).verdict.unwrap()
+fn message_of(spec: &str, settings: &MeshSettings) -> Condition {
+    authorization(&policy(spec), settings).condition.unwrap()
 }
 
 fn exact(text: &str) -> StringMatch {
@@ -51,19 +51,19 @@ fn namespace(name: &str) -> Match {
 }
 
 #[test]
-fn row_13_an_allow_rule_with_an_l7_attribute_is_omitted_whole() {
+fn model_row_13_an_allow_rule_with_an_l7_attribute_is_omitted_whole() {
     let spec = "rules: [{from: [{source: {namespaces: [a]}}]}, {from: [{source: {namespaces: [b]}}], to: [{operation: {methods: [GET]}}]}]";
     for settings in [strict(), reference()] {
         assert_eq!(rules_of(spec, &settings), [Rule { clauses: vec![clause([namespace("a")])] }]);
         let verdict = message_of(spec, &settings);
-        assert!(verdict.accepted);
+        assert!(verdict.holds);
         assert_eq!(verdict.reason, "UnsupportedValue");
         assert!(verdict.message.contains("rule 2 uses methods: the rule is omitted"), "{}", verdict.message);
     }
 }
 
 #[test]
-fn row_14_a_deny_rule_with_paths() {
+fn model_row_14_a_deny_rule_with_paths() {
     let spec = "{action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/x/sa/y]}}], to: [{operation: {paths: [/admin]}}]}]}";
     let principals = clause([Match { principals: vec![exact("cluster.local/ns/x/sa/y")], ..Match::default() }]);
     let wire = vec![clause([Match::default()]), principals.clone()];
@@ -176,23 +176,16 @@ fn what_is_not_for_ztunnel_is_not_sent() {
     for action in ["AUDIT", "CUSTOM"] {
         let conversion = authorization(&policy(&format!("{{action: {action}, rules: [{{}}]}}")), &strict());
         assert_eq!(conversion.authorization, None);
-        let verdict = conversion.verdict.unwrap();
-        assert!(!verdict.accepted && verdict.reason == "UnsupportedValue" && verdict.message.contains(action));
+        let verdict = conversion.condition.unwrap();
+        assert!(!verdict.holds && verdict.reason == "UnsupportedValue" && verdict.message.contains(action));
     }
     let attached = "{targetRefs: [{kind: Service, name: web}], rules: [{}]}";
     let conversion = authorization(&policy(attached), &strict());
     assert_eq!(conversion.authorization, None);
-    let verdict = conversion.verdict.unwrap();
-    assert_eq!((verdict.condition, verdict.accepted, verdict.reason), ("WaypointAccepted", false, "TargetNotFound"));
-    assert!(verdict.message.contains("Service.core:ns/web"), "{}", verdict.message);
-    let several =
-        "{targetRefs: [{kind: Service, name: a}, {group: gateway.networking.k8s.io, kind: Gateway, name: b}]}";
-    let verdict = message_of(several, &strict());
-    assert_eq!(verdict.reason, "Invalid");
-    assert!(verdict.message.contains("Gateway.gateway.networking.k8s.io:ns/b"), "{}", verdict.message);
+    assert_eq!(conversion.condition, None, "node proxies have no say");
     let dry_run = AuthorizationPolicy { dry_run: true, ..policy("rules: [{}]") };
     let conversion = authorization(&dry_run, &strict());
-    assert!(conversion.authorization.is_none() && !conversion.verdict.unwrap().accepted);
+    assert!(conversion.authorization.is_none() && !conversion.condition.unwrap().holds);
     let sent = authorization(&dry_run, &MeshSettings { dry_run: true, ..strict() });
     assert!(sent.authorization.unwrap().dry_run);
 }

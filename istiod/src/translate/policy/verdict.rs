@@ -1,75 +1,53 @@
 //! What the status of a policy says about its enforcement at the node.
 
 use mesh_api::security::Action as ApiAction;
-use mesh_api::security::{AuthorizationPolicySpec, TargetRef};
-use mesh_api::status::{
-    REASON_ACCEPTED, REASON_INVALID, REASON_TARGET_NOT_FOUND, REASON_UNSUPPORTED_VALUE, WAYPOINT_ACCEPTED,
-    ZTUNNEL_ACCEPTED,
-};
+use mesh_api::status::{WAYPOINT_ACCEPTED, ZTUNNEL_ACCEPTED};
 use mesh_wire::security::Action;
 
 use super::attributes::Unsupported;
+use crate::translate::conditions::{Condition, accepted};
 
-/// One condition of a policy: `ZtunnelAccepted`, or `WaypointAccepted` of a policy with targets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Type of the condition.
-    pub condition: &'static str,
-    /// Whether the policy is enforced at all.
-    pub accepted: bool,
-    /// One word.
-    pub reason: &'static str,
-    /// For humans.
-    pub message: String,
+/// The policy cannot be read. `action` is that of what is in force instead, if anything is.
+pub fn unreadable(reason: &str, action: Option<ApiAction>, stand_in: bool) -> Condition {
+    let effect = match (action, stand_in) {
+        (None, _) => "nothing of it is enforced",
+        (Some(_), false) => "its last readable version stays in force",
+        (Some(ApiAction::Deny), true) => "until it can be, every connection in its scope is denied",
+        (Some(_), true) => "until it can be, it allows nothing in its scope",
+    };
+    refused(format!("the policy cannot be read; {effect}: {reason}"))
 }
 
-impl Verdict {
-    /// The policy cannot be read. `action` is that of what is in force instead, if anything is.
-    pub fn unreadable(reason: &str, action: Option<ApiAction>, stand_in: bool) -> Self {
-        let effect = match (action, stand_in) {
-            (None, _) => "nothing of it is enforced",
-            (Some(_), false) => "its last readable version stays in force",
-            (Some(ApiAction::Deny), true) => "until it can be, every connection in its scope is denied",
-            (Some(_), true) => "until it can be, it allows nothing in its scope",
-        };
-        let message = format!("the policy cannot be read; {effect}: {reason}");
-        Self { condition: ZTUNNEL_ACCEPTED, accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
-    }
-
-    pub(super) fn unsupported_action(action: ApiAction) -> Self {
-        let name = match action {
-            ApiAction::Audit => "AUDIT",
-            ApiAction::Custom => "CUSTOM",
-            ApiAction::Allow | ApiAction::Deny => "",
-        };
-        let message = format!(
-            "ztunnel does not support action {name}; attach the policy to a waypoint with targetRefs to have it enforced"
-        );
-        Self { condition: ZTUNNEL_ACCEPTED, accepted: false, reason: REASON_UNSUPPORTED_VALUE, message }
-    }
-
-    pub(super) fn unsupported_dry_run() -> Self {
-        let message = "ztunnel does not evaluate dry-run policies unless AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY \
-                       is set; the policy has no effect";
-        Self {
-            condition: ZTUNNEL_ACCEPTED,
-            accepted: false,
-            reason: REASON_UNSUPPORTED_VALUE,
-            message: message.to_owned(),
+/// A policy with targets cannot be read. What is in force instead keeps guarding them, if there is anything.
+pub fn unreadable_targets(reason: &str, stand_in: bool) -> Condition {
+    let effect = match stand_in {
+        true => {
+            "until it can be, the targets that can be read are closed to what does not come through their waypoints"
         }
-    }
+        false => "its last readable version stays in force",
+    };
+    Condition::unsupported(WAYPOINT_ACCEPTED, false, format!("the policy cannot be read; {effect}: {reason}"))
+}
 
-    /// The policy names targets, and there are no waypoints yet that could be bound to them.
-    pub(super) fn no_waypoint(spec: &AuthorizationPolicySpec, namespace: &str) -> Self {
-        let name = |one: &TargetRef| {
-            let group = if one.group.is_empty() { "core" } else { &one.group };
-            format!("{}.{group}:{namespace}/{}", one.kind, one.name)
-        };
-        let names: Vec<_> = spec.target_ref.iter().chain(&spec.target_refs).map(name).collect();
-        let reason = if names.len() > 1 { REASON_INVALID } else { REASON_TARGET_NOT_FOUND };
-        let message = format!("no waypoint enforces this policy; not bound: {}", names.join(", "));
-        Self { condition: WAYPOINT_ACCEPTED, accepted: false, reason, message }
-    }
+pub(super) fn unsupported_action(action: ApiAction) -> Condition {
+    let name = match action {
+        ApiAction::Audit => "AUDIT",
+        ApiAction::Custom => "CUSTOM",
+        ApiAction::Allow | ApiAction::Deny => "",
+    };
+    refused(format!(
+        "ztunnel does not support action {name}; attach the policy to a waypoint with targetRefs to have it enforced"
+    ))
+}
+
+pub(super) fn unsupported_dry_run() -> Condition {
+    let message = "ztunnel does not evaluate dry-run policies unless AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY \
+                   is set; the policy has no effect";
+    refused(message.to_owned())
+}
+
+fn refused(message: String) -> Condition {
+    Condition::unsupported(ZTUNNEL_ACCEPTED, false, message)
 }
 
 /// Collects what could not be converted, rule by rule.
@@ -106,15 +84,14 @@ impl Notes {
         self.sentences.push(format!("rule {} uses {}: {effect}.", index + 1, names.join(", ")));
     }
 
-    pub(super) fn verdict(self) -> Verdict {
+    pub(super) fn condition(self) -> Condition {
         if self.sentences.is_empty() {
-            let message = "attached to ztunnel".to_owned();
-            return Verdict { condition: ZTUNNEL_ACCEPTED, accepted: true, reason: REASON_ACCEPTED, message };
+            return accepted("attached to ztunnel");
         }
         let message = format!(
             "ztunnel cannot evaluate all of this policy: {} Attach it to a waypoint with targetRefs to have L7 attributes evaluated.",
             self.sentences.join(" ")
         );
-        Verdict { condition: ZTUNNEL_ACCEPTED, accepted: true, reason: REASON_UNSUPPORTED_VALUE, message }
+        Condition::unsupported(ZTUNNEL_ACCEPTED, true, message)
     }
 }

@@ -3,6 +3,7 @@
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::WorkloadSelector;
 use crate::status::MeshStatus;
@@ -16,19 +17,16 @@ use crate::status::MeshStatus;
     group = "security.istio.io",
     version = "v1",
     kind = "AuthorizationPolicy",
+    doc = "Rules that allow or deny connections and requests.",
     namespaced,
     status = "MeshStatus",
     shortname = "ap",
     category = "istio-io",
     category = "security-istio-io",
-    printcolumn(name = "Action", type_ = "string", description = "The operation to take.", json_path = ".spec.action"),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        description = "Creation time.",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name": "Action", "type": "string", "jsonPath": ".spec.action", "description": "The operation to take."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Creation time."}"#
 )]
+#[schemars(extend("x-kubernetes-validations" = spec_rules()))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthorizationPolicySpec {
     /// Workloads it applies to. Absent: the whole namespace; in the root namespace the whole mesh.
@@ -55,6 +53,7 @@ pub struct AuthorizationPolicySpec {
 
 /// What a policy does with the traffic that it matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Action {
     /// Traffic that no ALLOW policy matches is denied once one exists.
@@ -74,22 +73,33 @@ pub enum Action {
 #[serde(default)]
 pub struct Provider {
     /// Name of the provider.
+    #[schemars(length(min = 1))]
     pub name: String,
 }
 
 /// Names an object of the policy's own namespace that the policy attaches to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("required" = ["kind", "name"]))]
+#[schemars(extend("required" = ["kind", "name"], "x-kubernetes-validations" = [{
+    "rule": "[has(self.group) ? self.group : '', self.kind] in [['', 'Service'], ['core', 'Service'], ['networking.istio.io', 'ServiceEntry'], ['gateway.networking.k8s.io', 'Gateway'], ['gateway.networking.k8s.io', 'GatewayClass']]",
+    "message": "targetRefs must name a Service, a ServiceEntry (group networking.istio.io), or a Gateway or GatewayClass (group gateway.networking.k8s.io)"
+}]))]
 #[serde(default)]
 pub struct TargetRef {
     /// API group; empty or `core` for Service.
+    #[schemars(length(max = 253))]
     pub group: String,
     /// Kind of the object.
+    #[schemars(length(min = 1, max = 63))]
     pub kind: String,
     /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Must stay empty: references cross no namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "self == ''",
+        "message": "namespace must be empty: targets are in the object's own namespace"
+    }]))]
     pub namespace: Option<String>,
 }
 
@@ -119,6 +129,10 @@ pub struct From {
 
 /// Describes callers: kinds AND-ed, values of a kind OR-ed, none of a `not` list may match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(!has(self.serviceAccounts) && !has(self.notServiceAccounts)) || (!has(self.principals) && !has(self.notPrincipals) && !has(self.namespaces) && !has(self.notNamespaces))",
+    "message": "serviceAccounts exclude principals and namespaces: a service account tells both"
+}]))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Source {
     /// Identities without scheme: `trust-domain/ns/N/sa/S`; `*` at either end is a wildcard.
@@ -218,4 +232,21 @@ pub struct Condition {
     /// Values of which none may match.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_values: Vec<String>,
+}
+
+/// The rules about the whole policy.
+fn spec_rules() -> Value {
+    let mut rules = super::attach_once();
+    let own = [
+        json!({
+            "rule": "!has(self.action) || !(self.action in ['DENY', 'CUSTOM']) || (has(self.rules) && size(self.rules) > 0)",
+            "message": "rules are required for action DENY and CUSTOM: without them nothing would be denied or asked"
+        }),
+        json!({
+            "rule": "(has(self.action) && self.action == 'CUSTOM') == has(self.provider)",
+            "message": "provider is required for action CUSTOM, and for no other"
+        }),
+    ];
+    rules.as_array_mut().into_iter().for_each(|rules| rules.extend(own.clone()));
+    rules
 }

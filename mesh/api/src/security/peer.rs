@@ -18,24 +18,19 @@ use crate::status::MeshStatus;
     group = "security.istio.io",
     version = "v1",
     kind = "PeerAuthentication",
+    doc = "Whether callers must prove an identity.",
     namespaced,
     status = "MeshStatus",
     shortname = "pa",
     category = "istio-io",
     category = "security-istio-io",
-    printcolumn(
-        name = "Mode",
-        type_ = "string",
-        description = "Whether callers must prove an identity.",
-        json_path = ".spec.mtls.mode"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        description = "Creation time.",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name": "Mode", "type": "string", "jsonPath": ".spec.mtls.mode", "description": "Whether callers must prove an identity."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Creation time."}"#
 )]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.portLevelMtls) || size(self.portLevelMtls) == 0 || (has(self.selector) && has(self.selector.matchLabels) && size(self.selector.matchLabels) > 0)",
+    "message": "portLevelMtls needs a selector with labels: ports are those of workloads"
+}]))]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerAuthenticationSpec {
     /// Workloads it applies to. Absent: the whole namespace; in the root namespace the whole mesh.
@@ -46,6 +41,10 @@ pub struct PeerAuthenticationSpec {
     pub mtls: Option<MutualTls>,
     /// Mode by workload port (1 to 65535). Needs a selector.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 4096, "x-kubernetes-validations" = [{
+        "rule": "self.all(port, port.matches('^[0-9]{1,5}$') && int(port) >= 1 && int(port) <= 65535)",
+        "message": "portLevelMtls must have ports from 1 to 65535 as keys"
+    }]))]
     pub port_level_mtls: BTreeMap<String, MutualTls>,
 }
 
@@ -60,6 +59,7 @@ pub struct MutualTls {
 
 /// What is asked of callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Mode {
     /// As the next wider level says; PERMISSIVE at the top.

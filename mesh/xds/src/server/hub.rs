@@ -1,16 +1,15 @@
 //! The resources, the connected clients, and what each of them still has to be told.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::codec::Push;
 use super::connection::{Before, Connection, ConnectionStatus};
 use super::resource::Resource;
-use super::session::{Ask, Peer, Session};
 use super::store::{Backing, Collection, TypeSpec};
 
 /// The resource of a name is now this, or gone.
@@ -42,34 +41,42 @@ impl Default for HubOptions {
 /// Is told what happens, for metrics. Calls are short and must not block.
 pub trait Observer: Send + Sync + 'static {
     /// A stream was opened (`true`) or closed.
-    fn connection(&self, open: bool);
+    fn connection(&self, _open: bool) {}
+    /// A client said that it is of this version (`true`), or one that had said so is gone.
+    fn identified(&self, _version: &str, _open: bool) {}
+    /// A request of so many bytes came.
+    fn received(&self, _bytes: usize) {}
+    /// Changes waited so long until responses were made of them.
+    fn queued(&self, _waited: Duration) {}
     /// A response was handed to a client.
-    fn pushed(&self, type_url: &str);
-    /// A client refused a response.
-    fn rejected(&self, type_url: &str, node: &str, message: &str);
+    fn pushed(&self, _type_url: &str) {}
+    /// A response of so many bytes was made, which took so long.
+    fn written(&self, _type_url: &str, _bytes: usize, _took: Duration) {}
+    /// The transport took all of a response, so long after its beginning.
+    fn sent(&self, _took: Duration) {}
+    /// A client was sent everything about a change, so long after the change was seen.
+    fn converged(&self, _took: Duration) {}
+    /// A client refused a response. The message is empty when it only repeats itself.
+    fn rejected(&self, _type_url: &str, _node: &str, _message: &str) {}
     /// A client answered a response that is no longer the last one.
-    fn stale(&self, type_url: &str);
+    fn stale(&self, _type_url: &str) {}
     /// A client was cut because it did not keep up.
-    fn lagging(&self, node: &str);
+    fn lagging(&self, _node: &str) {}
+    /// A stream ended because of a mistake of ours.
+    fn internal_error(&self) {}
 }
 
 /// An [`Observer`] that ignores everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Unobserved;
 
-impl Observer for Unobserved {
-    fn connection(&self, _open: bool) {}
-    fn pushed(&self, _type_url: &str) {}
-    fn rejected(&self, _type_url: &str, _node: &str, _message: &str) {}
-    fn stale(&self, _type_url: &str) {}
-    fn lagging(&self, _node: &str) {}
-}
+impl Observer for Unobserved {}
 
 /// Joins one publisher and any number of clients.
 pub struct Hub {
-    types: Box<[TypeSpec]>,
+    pub(super) types: Box<[TypeSpec]>,
     options: HubOptions,
-    inner: RwLock<Inner>,
+    pub(super) inner: RwLock<Inner>,
     ready: AtomicBool,
     closed: AtomicBool,
     next_id: AtomicU64,
@@ -78,12 +85,12 @@ pub struct Hub {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     /// By type index; views have none of their own.
-    collections: BTreeMap<usize, Collection>,
+    pub(super) collections: BTreeMap<usize, Collection>,
     connections: HashMap<u64, Arc<Connection>>,
     /// Version of the last publication.
-    version: Arc<str>,
+    pub(super) version: Arc<str>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -135,8 +142,52 @@ impl Hub {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Makes changes visible, all at once, and tells every client that is concerned.
+    /// Ends the streams of clients that were told settings when they came, so that they come again and are told anew.
+    pub fn renew(&self) {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.connections.values().filter(|one| one.greeted).for_each(|one| one.outdate());
+    }
+
+    /// Ends one stream, by its number; the client may come again. Tells whether there is such a stream.
+    pub fn disconnect(&self, id: u64) -> bool {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.connections.get(&id).map(|one| one.outdate()).is_some()
+    }
+
+    /// Version of the last publication.
+    #[must_use]
+    pub fn version(&self) -> Arc<str> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).version.clone()
+    }
+
+    /// What a client is sent of a type, as it is now.
+    #[must_use]
+    pub fn sent_to(&self, id: u64, type_url: &str) -> Vec<Arc<Resource>> {
+        let (mut all, connection) = {
+            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            let Some((index, spec)) = self.types.iter().enumerate().find(|(_, spec)| spec.url == type_url) else {
+                return Vec::new();
+            };
+            let Some(collection) = self.collection(&inner, *spec, index) else { return Vec::new() };
+            let all: Vec<_> = collection.all().cloned().collect();
+            (all, inner.connections.get(&id).cloned().map(|connection| (index, connection)))
+        };
+        let Some((index, connection)) = connection else { return Vec::new() };
+        let session = connection.session();
+        let watch = session.watch(index);
+        all.retain(|one| watch.is_some_and(|watch| watch.wildcard || watch.sent.contains(&one.name)));
+        drop(session);
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// As [`Self::publish_since`], of changes that were seen now.
     pub fn publish(&self, version: Arc<str>, changes: &[Change]) {
+        self.publish_since(version, changes, Instant::now());
+    }
+
+    /// Makes changes visible, all at once, and tells every client that is concerned. The oldest was seen at `since`.
+    pub fn publish_since(&self, version: Arc<str>, changes: &[Change], since: Instant) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.version = version;
         let mut touched: BTreeMap<usize, Vec<(Arc<str>, Before)>> = BTreeMap::new();
@@ -155,7 +206,7 @@ impl Hub {
         for (index, names) in &touched {
             let limit = PENDING_NAMES_MIN + 2 * collections.get(index).map_or(0, Collection::len);
             for connection in connections.values() {
-                connection.mark(*index, names.iter().cloned(), limit);
+                connection.mark(*index, names, limit, since);
             }
         }
     }
@@ -171,8 +222,11 @@ impl Hub {
     /// Every connected client.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionStatus> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = inner.connections.values().map(|connection| connection.status()).collect();
+        let connections: Vec<_> = {
+            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            inner.connections.values().cloned().collect()
+        };
+        let mut all: Vec<_> = connections.iter().map(|connection| connection.status(|index| self.url(index))).collect();
         all.sort_by_key(|status| status.id);
         all
     }
@@ -194,119 +248,12 @@ impl Hub {
     }
 
     /// Registers a client: from here on nothing that is published can be lost for it.
-    pub(super) fn connect(self: &Arc<Self>, peer: String, now: SystemTime) -> Registration {
+    pub(super) fn connect(self: &Arc<Self>, peer: String, greeted: bool, now: SystemTime) -> Registration {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(id, peer, now));
+        let connection = Arc::new(Connection::new(id, peer, greeted, now));
         self.inner.write().unwrap_or_else(PoisonError::into_inner).connections.insert(id, connection.clone());
         self.observer.connection(true);
-        Registration { hub: self.clone(), id, connection }
-    }
-
-    /// Everything pending for a client, as responses in the order in which they must be sent.
-    pub(super) fn pending(&self, connection: &Connection, session: &mut Session, peer: &Peer) -> Vec<Push> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        self.pending_within(&inner, connection, session, peer)
-    }
-
-    /// The answer to a request, preceded by everything pending, so that the answer refers to nothing unsent.
-    pub(super) fn answer(
-        &self,
-        connection: &Connection,
-        session: &mut Session,
-        peer: &Peer,
-        type_index: usize,
-        ask: Ask,
-    ) -> Vec<Push> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let mut pushes = self.pending_within(&inner, connection, session, peer);
-        let Some(spec) = self.spec(type_index) else { return pushes };
-        let Some(collection) = self.collection(&inner, spec, type_index) else { return pushes };
-        let Some(watch) = session.watch_mut(type_index) else { return pushes };
-        let mut push = Push { version: inner.version.clone(), ..empty(spec, type_index) };
-        match ask {
-            Ask::Initial { versions, .. } if watch.wildcard => {
-                let fresh = |one: &&Arc<Resource>| {
-                    accepts(spec, one)
-                        && (one.version.is_empty()
-                            || versions.get(&*one.name).is_none_or(|have| **have != *one.version))
-                };
-                push.resources = collection.all().filter(fresh).cloned().collect();
-                push.removed = versions.into_keys().filter(|name| !has(collection, spec, name)).collect();
-            }
-            Ask::Initial { versions, mut names } => {
-                names.extend(versions.keys().cloned());
-                names.sort_unstable();
-                names.dedup();
-                look_up(collection, spec, &names, &mut push);
-                let local = peer.node_name.iter().flat_map(|node| collection.on_node(node));
-                push.resources.extend(local.filter(|one| accepts(spec, one)).cloned());
-                dedup(&mut push.resources);
-                let known = |one: &Arc<Resource>| {
-                    !one.version.is_empty() && versions.get(&*one.name).is_some_and(|have| **have == *one.version)
-                };
-                watch.names.extend(push.resources.iter().map(|one| one.name.clone()));
-                push.resources.retain(|one| !known(one));
-                watch.names.extend(names.iter().map(|name| Arc::from(name.as_str())));
-            }
-            Ask::Names(names) => {
-                look_up(collection, spec, &names, &mut push);
-                dedup(&mut push.resources);
-                if !watch.wildcard {
-                    watch.names.extend(names.iter().map(|name| Arc::from(name.as_str())));
-                    watch.names.extend(push.resources.iter().map(|one| one.name.clone()));
-                }
-            }
-        }
-        push.resources.sort_by(|a, b| a.name.cmp(&b.name));
-        push.removed.sort();
-        watch.answered = true;
-        pushes.push(push);
-        pushes
-    }
-
-    fn pending_within(&self, inner: &Inner, connection: &Connection, session: &mut Session, peer: &Peer) -> Vec<Push> {
-        let changed = connection.take();
-        let (mut upserts, mut removals) = (Vec::new(), Vec::new());
-        for (index, spec) in self.types.iter().enumerate() {
-            let base = self.base(*spec, index);
-            let Some(names) = changed.get(&base) else { continue };
-            let Some(collection) = inner.collections.get(&base) else { continue };
-            let Some(watch) = session.watch_mut(index).filter(|watch| watch.answered) else { continue };
-            let mut push = Push { version: inner.version.clone(), ..empty(*spec, index) };
-            let mut gone = Push { version: inner.version.clone(), ..empty(*spec, index) };
-            for (name, before) in names {
-                match collection.get(name).filter(|one| accepts(*spec, one)) {
-                    Some(resource) if watch.wildcard || concerns(watch, resource, peer) => {
-                        if !watch.wildcard {
-                            watch.names.insert(name.clone());
-                        }
-                        // What narrows leaves its wide effect only after others name it; it goes with the removals.
-                        let narrows = *before == Before::Effective && resource.referenced;
-                        let when = if narrows { &mut gone } else { &mut push };
-                        when.resources.push(resource.clone());
-                    }
-                    Some(_) => {}
-                    // Views cannot tell what a removed name was; removing an unknown name is no error.
-                    None if watch.wildcard || watch.names.remove(name) => gone.removed.push(name.to_string()),
-                    None => {}
-                }
-            }
-            upserts.push(push);
-            removals.push(gone);
-        }
-        removals.reverse();
-        join(upserts, removals)
-    }
-
-    fn base(&self, spec: TypeSpec, index: usize) -> usize {
-        match spec.backing {
-            Backing::Own => index,
-            Backing::View { of, .. } => self.index(of).unwrap_or(index),
-        }
-    }
-
-    fn collection<'a>(&self, inner: &'a Inner, spec: TypeSpec, index: usize) -> Option<&'a Collection> {
-        inner.collections.get(&self.base(spec, index))
+        Registration { hub: self.clone(), id, connection, version: None }
     }
 }
 
@@ -316,6 +263,17 @@ pub(super) struct Registration {
     pub(super) hub: Arc<Hub>,
     pub(super) id: u64,
     pub(super) connection: Arc<Connection>,
+    /// What the client says it is.
+    version: Option<String>,
+}
+
+impl Registration {
+    /// The client has said who it is.
+    pub(super) fn identified(&mut self, node: &str, cluster: String, version: String) {
+        self.hub.observer.identified(&version, true);
+        self.version = Some(version.clone());
+        self.connection.set_node(node, cluster, version);
+    }
 }
 
 impl Drop for Registration {
@@ -324,72 +282,10 @@ impl Drop for Registration {
         inner.connections.remove(&self.id);
         drop(inner);
         self.hub.observer.connection(false);
-    }
-}
-
-fn empty(spec: TypeSpec, type_index: usize) -> Push {
-    Push {
-        spec,
-        type_index,
-        version: Arc::default(),
-        nonce: String::new(),
-        resources: Vec::new(),
-        removed: Vec::new(),
-        permit: None,
-    }
-}
-
-/// Upserts in order, then removals; the last upsert and the first removal become one response when of one type.
-fn join(mut upserts: Vec<Push>, removals: Vec<Push>) -> Vec<Push> {
-    upserts.retain(|push| !push.is_empty());
-    for gone in removals {
-        match upserts.last_mut() {
-            Some(last) if last.type_index == gone.type_index => {
-                last.resources.extend(gone.resources);
-                last.removed.extend(gone.removed);
-            }
-            _ => upserts.push(gone),
+        if let Some(version) = &self.version {
+            self.hub.observer.identified(version, false);
         }
     }
-    upserts.retain(|push| !push.is_empty());
-    upserts
-}
-
-fn accepts(spec: TypeSpec, resource: &Resource) -> bool {
-    match spec.backing {
-        Backing::Own => true,
-        Backing::View { project, .. } => project(resource).is_some(),
-    }
-}
-
-fn has(collection: &Collection, spec: TypeSpec, name: &str) -> bool {
-    collection.get(name).is_some_and(|one| accepts(spec, one))
-}
-
-/// Finds what names stand for; names that stand for nothing are told as removed.
-fn look_up(collection: &Collection, spec: TypeSpec, names: &[String], push: &mut Push) {
-    for name in names {
-        let mut found = collection.lookup(name);
-        found.retain(|one| accepts(spec, one));
-        if found.is_empty() {
-            push.removed.push(name.clone());
-        }
-        push.resources.extend(found);
-    }
-}
-
-fn dedup(resources: &mut Vec<Arc<Resource>>) {
-    let mut seen = BTreeSet::new();
-    resources.retain(|one| seen.insert(one.name.clone()));
-}
-
-/// Whether an on-demand client has to be told of a changed resource.
-fn concerns(watch: &super::session::Watch, resource: &Resource, peer: &Peer) -> bool {
-    let asked = |name: &Arc<str>| watch.names.contains(name);
-    asked(&resource.name)
-        || resource.aliases.iter().any(asked)
-        || resource.groups.iter().any(asked)
-        || (resource.node.is_some() && resource.node == peer.node_name)
 }
 
 /// A client may always have this many changed names waiting, whatever the number of resources.

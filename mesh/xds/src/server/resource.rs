@@ -4,7 +4,6 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh_wire::discovery;
 
 /// One resource as every client gets it. Immutable; a new content is a new resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,18 +25,6 @@ pub struct Resource {
     /// It has an effect only where resources of another type name it. One that turns so is sent after those that begin
     /// to name it: before, it would have no effect anywhere.
     pub referenced: bool,
-}
-
-impl Resource {
-    /// The message that carries `body` (the resource's own, or a view of it) under `type_url`.
-    pub(super) fn to_wire(&self, type_url: &str, body: &Bytes) -> discovery::Resource {
-        discovery::Resource {
-            version: self.version.to_string(),
-            resource: Some(prost_types::Any { type_url: type_url.to_owned(), value: body.to_vec() }),
-            name: self.name.to_string(),
-            aliases: self.aliases.iter().map(ToString::to_string).collect(),
-        }
-    }
 }
 
 /// The version of a resource with this content: the hexadecimal 64-bit xxHash of its bytes.

@@ -3,23 +3,25 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
+use http::{Extensions, HeaderMap, HeaderValue, header};
 use mesh_wire::discovery::{DeltaDiscoveryRequest, Node};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::server::NamedService;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Status, Streaming};
 
-use super::codec::{AdsCodec, Push};
-use super::hub::{Hub, Registration};
-use super::session::{Ask, Meaning, Peer, Session};
+use super::body::Body;
+use super::exchange::Exchange;
+use super::hub::Hub;
+use super::wire::{Push, RequestDecoder};
 
 /// Decides who may open a stream and as which node. Refusals carry the gRPC status to answer with.
 pub trait Gatekeeper: Send + Sync + 'static {
@@ -29,9 +31,20 @@ pub trait Gatekeeper: Send + Sync + 'static {
     /// Authenticates a new stream from its headers and the extensions that the transport added.
     fn admit(
         &self,
-        headers: &http::HeaderMap,
-        extensions: &http::Extensions,
+        headers: &HeaderMap,
+        extensions: &Extensions,
     ) -> impl Future<Output = Result<Self::Caller, Status>> + Send;
+
+    /// Where a caller is, for debugging; by default what tonic's own transport says.
+    fn address(&self, extensions: &Extensions) -> Option<SocketAddr> {
+        extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
+    }
+
+    /// Metadata that a stream is answered with at once, given that of its request. When it would be different later,
+    /// [`Hub::renew`] makes clients that were told something come again.
+    fn greeting(&self, _headers: &HeaderMap) -> HeaderMap {
+        HeaderMap::new()
+    }
 
     /// Checks the node that the caller claims to be.
     ///
@@ -65,8 +78,8 @@ impl<G> NamedService for AdsService<G> {
     const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 }
 
-impl<G: Gatekeeper> Service<http::Request<Body>> for AdsService<G> {
-    type Response = http::Response<Body>;
+impl<G: Gatekeeper> Service<http::Request<tonic::body::Body>> for AdsService<G> {
+    type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -74,71 +87,52 @@ impl<G: Gatekeeper> Service<http::Request<Body>> for AdsService<G> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let Self { hub, gate } = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != DELTA_PATH {
-                let path = request.uri().path();
-                return Ok(Status::unimplemented(format!("{path} is not served, only {DELTA_PATH}")).into_http());
-            }
-            if !hub.is_ready() {
-                return Ok(Status::unavailable("the control plane is still reading the cluster").into_http());
-            }
-            // Authentication comes before anything of the stream is read.
-            let caller = match gate.admit(request.headers(), request.extensions()).await {
-                Ok(caller) => caller,
-                Err(status) => return Ok(status.into_http()),
-            };
-            let mut grpc = Grpc::new(AdsCodec).max_decoding_message_size(REQUEST_BYTES_MAX);
-            Ok(grpc.streaming(Open { hub, gate, caller: Some(caller) }, request).await)
-        })
+        Box::pin(async move { Ok(open(hub, gate, request).await.unwrap_or_else(Status::into_http)) })
     }
 }
 
-/// Turns an admitted request into its stream of responses.
-struct Open<G: Gatekeeper> {
+/// Turns a request into its stream of responses.
+async fn open<G: Gatekeeper>(
     hub: Arc<Hub>,
     gate: Arc<G>,
-    caller: Option<G::Caller>,
-}
-
-impl<G: Gatekeeper> StreamingService<DeltaDiscoveryRequest> for Open<G> {
-    type Response = Push;
-    type ResponseStream = BoxStream<'static, Result<Push, Status>>;
-    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let Some(caller) = self.caller.take() else {
-            return std::future::ready(Err(Status::internal("a stream is opened once")));
-        };
-        let peer = request.remote_addr().map(|addr| addr.to_string()).unwrap_or_default();
-        let registration = self.hub.connect(peer, SystemTime::now());
-        // Closed while the caller was being authenticated: nothing would wake this stream any more.
-        if self.hub.is_closed() {
-            return std::future::ready(Err(Status::unavailable("the control plane is stopping")));
-        }
-        let stream = AdsStream {
-            requests: request.into_inner(),
-            gate: self.gate.clone(),
-            caller,
-            registration,
-            session: Session::default(),
-            peer: None,
-            outgoing: VecDeque::new(),
-            held: Vec::new(),
-            release_at: None,
-            sent: 0,
-        };
-        let responses = stream::unfold(Some(stream), |stream| async move {
-            let mut stream = stream?;
-            match stream.next().await {
-                Ok(Some(push)) => Some((Ok(push), Some(stream))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        std::future::ready(Ok(Response::new(responses.boxed())))
+    request: http::Request<tonic::body::Body>,
+) -> Result<http::Response<tonic::body::Body>, Status> {
+    match request.uri().path() {
+        DELTA_PATH => {}
+        STATE_OF_THE_WORLD_PATH => return Err(Status::unimplemented(NO_STATE_OF_THE_WORLD)),
+        path => return Err(Status::unimplemented(format!("{path} is not served, only {DELTA_PATH}"))),
     }
+    if !hub.is_ready() {
+        return Err(Status::unavailable("the control plane is still reading the cluster"));
+    }
+    let (parts, body) = request.into_parts();
+    // Authentication comes before anything of the stream is read.
+    let caller = gate.admit(&parts.headers, &parts.extensions).await?;
+    let greeting = gate.greeting(&parts.headers);
+    let peer = gate.address(&parts.extensions).map(|addr| addr.to_string()).unwrap_or_default();
+    let registration = hub.connect(peer, !greeting.is_empty(), SystemTime::now());
+    // Closed while the caller was being authenticated: nothing would wake this stream any more.
+    if hub.is_closed() {
+        return Err(Status::unavailable("the control plane is stopping"));
+    }
+    let requests = Streaming::new_request(RequestDecoder(hub.clone()), body, None, Some(REQUEST_BYTES_MAX));
+    let exchange = Exchange::new(registration);
+    let stream = AdsStream { requests, gate, caller, exchange, outgoing: VecDeque::new() };
+    let pushes = stream::unfold(Some(stream), |stream| async move {
+        let mut stream = stream?;
+        match stream.next().await {
+            Ok(Some(push)) => Some((Ok(push), Some(stream))),
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    });
+    let body = Body { hub, pushes: pushes.boxed(), writing: None, ended: false };
+    let mut response = http::Response::new(tonic::body::Body::new(body));
+    *response.headers_mut() = greeting;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    Ok(response)
 }
 
 /// One open stream.
@@ -146,37 +140,29 @@ struct AdsStream<G: Gatekeeper> {
     requests: Streaming<DeltaDiscoveryRequest>,
     gate: Arc<G>,
     caller: G::Caller,
-    registration: Registration,
-    session: Session,
-    /// Set by the first request.
-    peer: Option<Peer>,
-    /// Responses to be sent, in order; at most one round of pending changes and one answer.
+    exchange: Exchange,
+    /// Responses to be sent, in order; at most one round of pending changes and the answers to one request.
     outgoing: VecDeque<Push>,
-    /// First answers that wait for the client to ask for another type first.
-    held: Vec<(usize, Ask)>,
-    /// When held answers are sent anyway.
-    release_at: Option<Instant>,
-    /// Number of responses sent, for nonces.
-    sent: u64,
 }
 
 /// What woke a stream.
 enum Event {
     Request(Box<Option<Result<DeltaDiscoveryRequest, Status>>>),
     Changed,
-    Release,
+    Time,
 }
 
 impl<G: Gatekeeper> AdsStream<G> {
     /// The next response; none when the client is done.
     async fn next(&mut self) -> Result<Option<Push>, Status> {
         loop {
-            if let Some(push) = self.outgoing.pop_front() {
-                return Ok(Some(self.stamp(push)));
+            if let Some(mut push) = self.outgoing.pop_front() {
+                self.exchange.stamp(&mut push);
+                return Ok(Some(push));
             }
-            let release_at = self.release_at;
-            let release = async move {
-                match release_at {
+            let deadline = self.exchange.deadline();
+            let time = async move {
+                match deadline {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -184,145 +170,70 @@ impl<G: Gatekeeper> AdsStream<G> {
             let event = tokio::select! {
                 biased; // requests come before pushes
                 request = self.requests.next() => Event::Request(Box::new(request)),
-                () = release => Event::Release,
-                () = self.registration.connection.wake.notified() => Event::Changed,
+                () = time => Event::Time,
+                () = self.exchange.registration.connection.wake.notified() => Event::Changed,
             };
-            match event {
+            let pushes = match event {
                 Event::Request(request) => match *request {
                     Some(request) => self.on_request(request?).await?,
                     None => return Ok(None),
                 },
-                Event::Release => self.release(true).await?,
-                Event::Changed => self.on_changed().await?,
-            }
+                Event::Time => {
+                    let _slot = self.slot().await?;
+                    self.exchange.on_time(Instant::now())
+                }
+                Event::Changed => {
+                    self.may_go_on()?;
+                    let _slot = self.slot().await?;
+                    self.exchange.on_changed()
+                }
+            };
+            self.outgoing.extend(pushes);
         }
     }
 
-    async fn on_request(&mut self, mut request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        self.identify(request.node.take())?;
-        let hub = self.registration.hub.clone();
-        let Some(index) = hub.index(&request.type_url) else {
-            tracing::debug!(type_url = request.type_url, "subscription to a type that is not served");
-            return Ok(());
-        };
-        let node = self.peer.as_ref().map(|peer| peer.id.clone()).unwrap_or_default();
-        let url = hub.url(index);
-        match self.session.on_request(index, request) {
-            Meaning::Ask(ask) => {
-                self.held.push((index, ask));
-                self.release(false).await?;
-            }
-            Meaning::Nack => {
-                let message = self.session.watch(index).and_then(|watch| watch.last_error.clone());
-                hub.observer.rejected(url, &node, &message.unwrap_or_default());
-            }
-            Meaning::Stale => hub.observer.stale(url),
-            Meaning::Ack | Meaning::Quiet => {}
+    async fn on_request(&mut self, mut request: DeltaDiscoveryRequest) -> Result<Vec<Push>, Status> {
+        if !self.exchange.is_identified() {
+            let node = request.node.take().filter(|node| !node.id.is_empty());
+            let missing = || Status::invalid_argument("the first request of a stream must name its node");
+            let node = node.ok_or_else(missing)?;
+            self.gate.check(&self.caller, &node)?;
+            self.exchange.identify(node);
         }
-        self.registration.connection.set_types(&self.session, |index| hub.url(index));
-        Ok(())
+        let _slot = self.slot().await?;
+        self.exchange.on_request(request, Instant::now())
     }
 
-    /// Answers what is held, as far as what it refers to was answered before, or regardless when `all`.
-    async fn release(&mut self, all: bool) -> Result<(), Status> {
-        let hub = self.registration.hub.clone();
-        let mut waiting = std::mem::take(&mut self.held);
-        let all = all || waiting.len() > HELD_MAX;
-        // What others wait for goes first.
-        waiting.sort_by_key(|(index, _)| hub.spec(*index).is_some_and(|spec| spec.after.is_some()));
-        let permit = self.permit().await?;
-        let unknown = Peer::default();
-        for (index, ask) in waiting {
-            let after = hub.spec(index).and_then(|spec| spec.after).and_then(|url| hub.index(url));
-            let answered = |index| self.session.watch(index).is_some_and(|watch| watch.answered);
-            if all || after.is_none_or(answered) || answered(index) {
-                let Self { registration, session, peer, outgoing, .. } = self;
-                let peer = peer.as_ref().unwrap_or(&unknown);
-                outgoing.extend(hub.answer(&registration.connection, session, peer, index, ask));
-            } else {
-                self.held.push((index, ask));
-            }
-        }
-        self.attach(permit);
-        self.release_at = match (self.held.is_empty(), self.release_at) {
-            (true, _) => None,
-            (false, None) => Some(Instant::now() + hub.options().hold),
-            (false, at) => at,
-        };
-        Ok(())
-    }
-
-    async fn on_changed(&mut self) -> Result<(), Status> {
-        if self.registration.hub.is_closed() {
+    fn may_go_on(&self) -> Result<(), Status> {
+        let registration = &self.exchange.registration;
+        if registration.hub.is_closed() {
             return Err(Status::unavailable("the control plane is stopping"));
         }
-        if self.registration.connection.is_lagging() {
-            let node = self.peer.as_ref().map(|peer| peer.id.clone()).unwrap_or_default();
-            self.registration.hub.observer.lagging(&node);
+        if registration.connection.is_outdated() {
+            return Err(Status::unavailable("settings of the mesh have changed, reconnect to be told them"));
+        }
+        if registration.connection.is_lagging() {
+            registration.hub.observer.lagging(self.exchange.node());
             let message = "the client does not keep up with changes; reconnect to be sent the difference";
             return Err(Status::unavailable(message));
         }
-        let permit = self.permit().await?;
-        let Self { registration, session, peer, outgoing, .. } = self;
-        // A change may come before the first request. It must not fill in who the client is: that would skip the check.
-        let unknown = Peer::default();
-        let peer = peer.as_ref().unwrap_or(&unknown);
-        outgoing.extend(registration.hub.pending(&registration.connection, session, peer));
-        self.attach(permit);
         Ok(())
     }
 
-    /// A place among the responses that are built at the same time.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let throttle = self.registration.hub.throttle.clone();
-        let closed = |_| Status::unavailable("the control plane is stopping");
-        throttle.acquire_owned().await.map_err(closed)
-    }
-
-    /// The place is kept until the next response is encoded, which follows at once: only the first response has it, so
-    /// that a client that stops reading between two responses holds none.
-    fn attach(&mut self, permit: OwnedSemaphorePermit) {
-        if let Some(push) = self.outgoing.front_mut() {
-            push.permit = Some(permit);
-        }
-    }
-
-    fn stamp(&mut self, mut push: Push) -> Push {
-        self.sent += 1;
-        push.nonce = format!("{}-{}-{}", push.version, self.registration.id, self.sent);
-        if let Some(watch) = self.session.watch_mut(push.type_index) {
-            watch.nonce_sent.clone_from(&push.nonce);
-        }
-        let hub = &self.registration.hub;
-        hub.observer.pushed(push.spec.url);
-        self.registration.connection.set_types(&self.session, |index| hub.url(index));
-        push
-    }
-
-    /// The first request says who the client is; later ones may repeat it.
-    fn identify(&mut self, node: Option<Node>) -> Result<(), Status> {
-        if self.peer.is_some() {
-            return Ok(());
-        }
-        let node = node.filter(|node| !node.id.is_empty());
-        let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream must name its node"))?;
-        self.gate.check(&self.caller, &node)?;
-        let node_name =
-            node.metadata.as_ref().and_then(|all| all.fields.get("NODE_NAME")).and_then(|value| match &value.kind {
-                Some(prost_types::value::Kind::StringValue(name)) if !name.is_empty() => Some(Arc::from(name.as_str())),
-                _ => None,
-            });
-        self.registration.connection.set_node(&node.id);
-        self.peer = Some(Peer { id: node.id, node_name });
-        Ok(())
+    /// A place among the rounds that are put together at the same time. What a client reads slowly holds none.
+    async fn slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
+        let throttle = self.exchange.registration.hub.throttle.clone();
+        throttle.acquire_owned().await.map_err(|_| Status::unavailable("the control plane is stopping"))
     }
 }
 
 /// The only method that is served.
 const DELTA_PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// The method of older clients.
+const STATE_OF_THE_WORLD_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const NO_STATE_OF_THE_WORLD: &str = "state-of-the-world xDS is not served: this control plane serves proxies of ambient mode, which use \
+                                     DeltaAggregatedResources";
 
 /// A reconnecting client names everything it kept: room for some 500,000 resources. Only authenticated callers get here.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
-
-/// Held requests of one stream; more are answered without waiting.
-const HELD_MAX: usize = 16;

@@ -32,14 +32,20 @@ pub(super) struct Session {
 pub(super) struct Watch {
     /// Everything of the type.
     pub(super) wildcard: bool,
-    /// Names that an on-demand client asked for or was sent.
-    pub(super) names: HashSet<Arc<str>>,
+    /// Names that the client asked for: of resources, aliases, groups, or of nothing yet.
+    pub(super) explicit: HashSet<Arc<str>>,
+    /// Resources that an on-demand client holds because it was sent them. Empty with a wildcard.
+    pub(super) sent: HashSet<Arc<str>>,
+    /// What is narrowed or removed is kept back until the client was told what refers to it.
+    pub(super) deferring: bool,
     /// Whether the first request was answered.
     pub(super) answered: bool,
     /// Nonce of the last response.
     pub(super) nonce_sent: String,
     /// Nonce that the client accepted last.
     pub(super) nonce_acked: String,
+    /// Nonce of the response that it refused last.
+    nonce_nacked: String,
     /// Why it refused the last response, if it did.
     pub(super) last_error: Option<String>,
 }
@@ -65,8 +71,11 @@ pub(super) enum Meaning {
     Ask(Ask),
     /// The client accepted the last response.
     Ack,
-    /// The client refused the last response.
-    Nack,
+    /// The client refused a response.
+    Nack {
+        /// It has told so before, or it was not the last response.
+        again: bool,
+    },
     /// About a response that is no longer the last one.
     Stale,
     /// Changes the subscription, needs no answer.
@@ -74,8 +83,8 @@ pub(super) enum Meaning {
 }
 
 impl Session {
-    /// Takes a request for the type with this index.
-    pub(super) fn on_request(&mut self, type_index: usize, request: DeltaDiscoveryRequest) -> Meaning {
+    /// Takes a request for the type with this index. Tells what it means, and which names it gives up.
+    pub(super) fn on_request(&mut self, type_index: usize, request: DeltaDiscoveryRequest) -> (Meaning, Vec<String>) {
         let subscribe = request.resource_names_subscribe;
         let unsubscribe = request.resource_names_unsubscribe;
         let star = |names: &[String]| names.iter().any(|name| name == WILDCARD);
@@ -83,32 +92,50 @@ impl Session {
             let wildcard = subscribe.is_empty() || (star(&subscribe) && !star(&unsubscribe));
             self.types.insert(type_index, Watch { wildcard, ..Watch::default() });
             let names = subscribe.into_iter().filter(|name| name != WILDCARD).collect();
-            return Meaning::Ask(Ask::Initial { versions: request.initial_resource_versions, names });
+            return (Meaning::Ask(Ask::Initial { versions: request.initial_resource_versions, names }), Vec::new());
         };
+        let nonce = request.response_nonce;
         if let Some(error) = request.error_detail {
             watch.last_error = Some(cut(error.message));
-            return Meaning::Nack;
-        }
-        if !request.response_nonce.is_empty() {
-            if request.response_nonce != watch.nonce_sent {
-                return Meaning::Stale;
+            let again = nonce != watch.nonce_sent || nonce == watch.nonce_nacked;
+            if !again {
+                watch.nonce_nacked = nonce;
             }
-            watch.nonce_acked = request.response_nonce;
+            return (Meaning::Nack { again }, Vec::new());
+        }
+        if !nonce.is_empty() {
+            if nonce != watch.nonce_sent {
+                return (Meaning::Stale, Vec::new());
+            }
+            watch.nonce_acked = nonce;
             watch.last_error = None;
             if subscribe.is_empty() && unsubscribe.is_empty() {
-                return Meaning::Ack;
+                return (Meaning::Ack, Vec::new());
             }
         }
-        for name in &unsubscribe {
-            watch.names.remove(name.as_str());
-            watch.wildcard &= name != WILDCARD;
-        }
-        if star(&subscribe) && !star(&unsubscribe) && !watch.wildcard {
-            watch.wildcard = true;
-            return Meaning::Ask(Ask::Initial { versions: HashMap::new(), names: Vec::new() });
-        }
+        let becomes_wildcard = star(&subscribe) && !star(&unsubscribe) && !watch.wildcard;
         let names: Vec<_> = subscribe.into_iter().filter(|name| name != WILDCARD).collect();
-        if names.is_empty() { Meaning::Quiet } else { Meaning::Ask(Ask::Names(names)) }
+        let meaning = if becomes_wildcard {
+            watch.wildcard = true;
+            watch.sent = HashSet::new();
+            watch.explicit.extend(names.iter().map(|name| Arc::from(name.as_str())));
+            Meaning::Ask(Ask::Initial { versions: HashMap::new(), names: Vec::new() })
+        } else if names.is_empty() {
+            Meaning::Quiet
+        } else {
+            Meaning::Ask(Ask::Names(names))
+        };
+        (meaning, unsubscribe)
+    }
+
+    /// Nothing is kept back any longer.
+    pub(super) fn undefer(&mut self) {
+        self.types.values_mut().for_each(|watch| watch.deferring = false);
+    }
+
+    /// Whether anything is kept back.
+    pub(super) fn is_deferring(&self) -> bool {
+        self.types.values().any(|watch| watch.deferring)
     }
 
     /// The subscription to a type.
@@ -138,4 +165,4 @@ fn cut(mut message: String) -> String {
 /// Bytes kept of a refusal's message.
 const ERROR_BYTES_MAX: usize = 16 << 10;
 /// Subscribes to everything of a type.
-const WILDCARD: &str = "*";
+pub(super) const WILDCARD: &str = "*";

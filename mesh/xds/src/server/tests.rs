@@ -15,6 +15,10 @@ use tonic::{Code, Status, Streaming};
 
 use super::*;
 
+mod clients;
+mod names;
+mod order;
+
 struct OpenGate;
 
 impl Gatekeeper for OpenGate {
@@ -25,6 +29,14 @@ impl Gatekeeper for OpenGate {
             true => Err(Status::unauthenticated("who are you")),
             false => Ok(()),
         }
+    }
+
+    fn greeting(&self, headers: &http::HeaderMap) -> http::HeaderMap {
+        headers
+            .get("x-told")
+            .map(|value| (http::HeaderName::from_static("x-greeting"), value.clone()))
+            .into_iter()
+            .collect()
     }
 
     fn check(&self, (): &(), node: &Node) -> Result<(), Status> {
@@ -45,29 +57,52 @@ const TYPES: [TypeSpec; 3] = [
 struct Mesh {
     hub: Arc<Hub>,
     channel: Channel,
+    endpoint: tonic::transport::Endpoint,
 }
 
 impl Mesh {
     async fn start() -> Self {
-        let hub = Hub::new(
-            &TYPES,
-            HubOptions { hold: Duration::from_millis(20), ..HubOptions::default() },
-            Box::new(Unobserved),
-        );
+        Self::observed(Box::new(Unobserved)).await
+    }
+
+    async fn observed(observer: Box<dyn Observer>) -> Self {
+        let options = HubOptions { hold: Duration::from_millis(20), ..HubOptions::default() };
+        let hub = Hub::new(&TYPES, options, observer);
         hub.publish("v0".into(), &[]);
         hub.set_ready(true);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let service = AdsService::new(hub.clone(), Arc::new(OpenGate));
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
-        let channel = Channel::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap();
-        Self { hub, channel }
+        let endpoint = Channel::from_shared(format!("http://{addr}")).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Self { hub, channel, endpoint }
     }
 
     async fn open(&self) -> Client {
+        self.open_on(self.channel.clone(), None).await
+    }
+
+    /// On a connection of its own.
+    async fn open_apart(&self) -> Client {
+        self.open_on(self.endpoint.connect().await.unwrap(), None).await
+    }
+
+    /// As one that is told something when it comes.
+    async fn open_greeted(&self) -> Client {
+        self.open_on(self.channel.clone(), Some("hello")).await
+    }
+
+    async fn open_on(&self, channel: Channel, told: Option<&'static str>) -> Client {
         let (requests, stream) = mpsc::channel(16);
-        let mut client = AggregatedDiscoveryServiceClient::new(self.channel.clone());
-        let responses = client.delta_aggregated_resources(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let mut request = tonic::Request::new(ReceiverStream::new(stream));
+        if let Some(told) = told {
+            request.metadata_mut().insert("x-told", told.parse().unwrap());
+        }
+        let response = client.delta_aggregated_resources(request).await.unwrap();
+        assert_eq!(response.metadata().get("x-greeting").map(|one| one.to_str().unwrap()), told);
+        let responses = response.into_inner();
         Client { requests, responses, node: Some(node("ztunnel~1.1.1.1~z.istio-system~istio-system.svc", "n1")) }
     }
 
@@ -180,7 +215,7 @@ fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn xds_row_1_an_empty_mesh_still_answers_and_row_2_an_ack_is_not_answered() {
+async fn xds_row_1_an_empty_mesh_still_answers_and_xds_row_2_an_ack_is_not_answered() {
     let mesh = Mesh::start().await;
     let mut client = mesh.open().await;
     client.subscribe(ADDRESS, &[]).await;
@@ -242,12 +277,15 @@ async fn policies_are_sent_again_after_a_reconnect() {
             ..Default::default()
         })
         .await;
-    let response = client.next().await;
-    assert_eq!((names(&response), response.removed_resources.clone()), (vec!["ns/p"], vec!["ns/q".to_owned()]));
+    client.subscribe(ADDRESS, &[]).await;
+    assert_eq!(names(&client.next().await), ["ns/p"]);
+    assert_eq!(client.next().await.type_url, ADDRESS);
+    // The workloads that the client knew may have named it.
+    assert_eq!(client.next().await.removed_resources, ["ns/q"]);
 }
 
 #[tokio::test]
-async fn xds_row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
+async fn xds_row_6_a_stale_nonce_is_ignored_and_xds_row_7_a_nack_is_not_answered() {
     let mesh = Mesh::start().await;
     let mut client = mesh.open().await;
     client.subscribe(ADDRESS, &[]).await;
@@ -282,7 +320,7 @@ async fn xds_row_6_a_stale_nonce_is_ignored_and_row_7_a_nack_is_not_answered() {
 }
 
 #[tokio::test]
-async fn xds_row_8_an_unknown_key_is_told_and_row_9_a_service_brings_its_workloads() {
+async fn xds_row_8_an_unknown_key_is_told_and_xds_row_9_a_service_brings_its_workloads() {
     let mesh = Mesh::start().await;
     let members = ["w1", "w2", "w3"].map(|name| workload(name, "1", Some("ns/svc")));
     mesh.set(&members);
@@ -294,7 +332,7 @@ async fn xds_row_8_an_unknown_key_is_told_and_row_9_a_service_brings_its_workloa
     let response = client.next().await;
     assert_eq!((names(&response), response.removed_resources.clone()), (vec![], vec!["net/10.0.0.7".to_owned()]));
     client.subscribe(ADDRESS, &["ns/svc"]).await;
-    assert_eq!(names(&client.next().await), ["ns/svc", "w1", "w2", "w3"]);
+    assert_eq!(names(&client.next().await), ["w1", "w2", "w3", "ns/svc"]);
     mesh.set(&[workload("other", "2", None)]);
     mesh.set(&[workload("w2", "2", Some("ns/svc"))]);
     assert_eq!(names(&client.next().await), ["w2"]);

@@ -1,0 +1,126 @@
+//! Settings that are known and have no effect: they are accepted, so that charts and habits keep working, and told.
+
+use mesh_core::env::{Env, parse_bool};
+
+/// A setting without effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idle {
+    /// Its name.
+    pub field: String,
+    /// Why it has none.
+    pub reason: &'static str,
+}
+
+/// Environment variables of the reference without effect that are set to something else than what is done anyway.
+pub(super) fn env(env: &Env) -> Vec<Idle> {
+    let set = ENV.iter().filter(|(name, done, _)| {
+        let same =
+            |value: &str| value == *done || (parse_bool(value).is_some() && parse_bool(value) == parse_bool(done));
+        env.get(name).is_some_and(|value| !value.is_empty() && !same(value))
+    });
+    set.map(|(name, _, reason)| Idle { field: (*name).to_owned(), reason }).collect()
+}
+
+/// A top-level field of the mesh configuration that nothing reads.
+pub(super) fn mesh(field: &str) -> Idle {
+    let known = MESH.iter().find(|(name, _)| *name == field);
+    Idle { field: field.to_owned(), reason: known.map_or(UNKNOWN, |(_, reason)| reason) }
+}
+
+const UNKNOWN: &str = "it is not a field of the mesh configuration";
+const L7: &str = "it is for waypoints and gateways, which this version does not configure";
+const SIDECAR: &str = "it is for sidecars and ambient has none";
+const ALWAYS: &str = "it is always done";
+const NEVER: &str = "it is not supported";
+
+/// Name, what is done anyway, and why nothing else is.
+const ENV: &[(&str, &str, &str)] = &[
+    ("PILOT_ENABLE_AMBIENT", "true", "ambient is always on"),
+    ("PILOT_CERT_PROVIDER", "istiod", "the serving certificate is always the authority's own"),
+    ("USE_CACERTS_FOR_SELF_SIGNED_CA", "false", "a self-made root is kept in istio-ca-secret"),
+    ("PILOT_ENABLE_AMBIENT_WAYPOINTS", "true", ALWAYS),
+    ("PILOT_ENABLE_SENDING_HBONE", "true", ALWAYS),
+    ("PILOT_ENABLE_SIDECAR_LISTENING_HBONE", "true", SIDECAR),
+    ("PILOT_PREFER_SENDING_HBONE", "false", SIDECAR),
+    ("ENABLE_INGRESS_WAYPOINT_ROUTING", "true", ALWAYS),
+    ("AMBIENT_ENABLE_BAGGAGE", "false", "the node proxy decides by its own settings"),
+    ("AMBIENT_ENABLE_MULTI_NETWORK_WAYPOINT", "true", L7),
+    ("AMBIENT_ENABLE_MULTI_NETWORK_INGRESS", "false", L7),
+    ("AMBIENT_SCOPED_ADDRESS_PUSHES", "true", ALWAYS),
+    ("PILOT_ENABLE_GATEWAY_API", "true", "Gateways are always read, for waypoints"),
+    ("PILOT_ENABLE_GATEWAY_API_STATUS", "true", L7),
+    ("PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", "true", L7),
+    ("PILOT_ENABLE_GATEWAY_API_GATEWAYCLASS_CONTROLLER", "true", L7),
+    ("PILOT_ENABLE_ALPHA_GATEWAY_API", "false", L7),
+    ("JWT_RULE", "", "callers are known by certificates and by tokens that the API server reviews"),
+    ("TRUSTED_GATEWAY_CIDR", "", "identities in x-forwarded-client-cert are not believed"),
+    ("ENABLE_NATIVE_SIDECARS", "false", SIDECAR),
+    ("INJECTION_WEBHOOK_CONFIG_NAME", "", SIDECAR),
+    ("PILOT_ENABLE_ANALYSIS", "false", "`meltemi analyze` does this"),
+    ("EXTERNAL_CA", "", NEVER),
+    ("K8S_SIGNER", "", NEVER),
+    ("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", "false", NEVER),
+];
+
+/// Fields of the reference's mesh configuration that nothing reads.
+const MESH: &[(&str, &str)] = &[
+    ("accessLogEncoding", L7),
+    ("accessLogFile", L7),
+    ("accessLogFormat", L7),
+    ("enableEnvoyAccessLogService", L7),
+    ("disableEnvoyListenerLog", L7),
+    ("caCertificates", L7),
+    ("certificates", "certificates for files are not made"),
+    ("ca", NEVER),
+    ("configSources", "objects come from the cluster"),
+    ("connectTimeout", L7),
+    ("defaultConfig", L7),
+    ("defaultDestinationRuleExportTo", L7),
+    ("defaultHttpRetryPolicy", L7),
+    ("defaultProviders", L7),
+    ("defaultServiceExportTo", "everything is visible in ambient"),
+    ("defaultVirtualServiceExportTo", L7),
+    ("dnsRefreshRate", L7),
+    ("enableAutoMtls", "the mesh is always mutual TLS"),
+    ("enablePrometheusMerge", SIDECAR),
+    ("enableTracing", L7),
+    ("extensionProviders", L7),
+    ("h2UpgradePolicy", L7),
+    ("hboneIdleTimeout", L7),
+    ("inboundClusterStatName", L7),
+    ("ingressClass", "Ingress is not served"),
+    ("ingressControllerMode", "Ingress is not served"),
+    ("localityLbSetting", L7),
+    ("meshMTLS", "the lowest TLS version is a setting of the node proxy"),
+    ("outboundClusterStatName", L7),
+    ("outboundTrafficPolicy", "the node proxy passes unknown destinations through"),
+    ("pathNormalization", L7),
+    ("serviceSettings", L7),
+    ("tlsDefaults", L7),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_from_what_is_done_is_told() {
+        let set: Env = [
+            ("PILOT_ENABLE_AMBIENT", "TRUE"),
+            ("PILOT_ENABLE_SENDING_HBONE", "false"),
+            ("JWT_RULE", "{}"),
+            ("EXTERNAL_CA", ""),
+            ("PILOT_PREFER_SENDING_HBONE", "false"),
+        ]
+        .into_iter()
+        .collect();
+        let told: Vec<_> = env(&set).into_iter().map(|one| one.field).collect();
+        assert_eq!(told, ["PILOT_ENABLE_SENDING_HBONE", "JWT_RULE"]);
+    }
+
+    #[test]
+    fn fields_of_the_reference_and_others_are_told_apart() {
+        assert_eq!(mesh("accessLogFile").reason, L7);
+        assert_eq!(mesh("acessLogFile").reason, UNKNOWN);
+    }
+}
