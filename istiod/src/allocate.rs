@@ -60,7 +60,14 @@ impl Allocator {
                 if due.is_some_and(|due| due <= Instant::now()) {
                     (planned, due) = (None, None);
                 }
-                let failed = self.round(&mut planner, &mut planned).await;
+                let mut leading = self.leading.clone();
+                let failed = tokio::select! {
+                    biased;
+                    _ = drain.signaled() => return,
+                    // The next leader starts from what is written: what is under way here must not come after that.
+                    _ = leading.wait_for(|leading| !*leading) => continue,
+                    failed = self.round(&mut planner, &mut planned) => failed,
+                };
                 due = due.or(failed.then(|| Instant::now() + RETRY));
             } else {
                 // Another allocates meanwhile: on gaining the lead everything is looked at again.
@@ -114,6 +121,9 @@ impl Allocator {
         let live = api.get(&key.name).await?;
         if !is_as_planned(&live, allocation) {
             return Err(WriteError::Changed);
+        }
+        if !*self.leading.borrow() {
+            return Err(WriteError::NotLeading);
         }
         let params = PatchParams::default();
         let patched = match patch(&live, allocation) {

@@ -29,6 +29,10 @@ pub struct Caller {
     pub service_account: Arc<str>,
     /// Pod that the token is bound to, if it is.
     pub pod: Option<BoundPod>,
+    /// The other cluster whose API server vouches for it; none where ours does, or a certificate.
+    pub cluster: Option<Arc<str>>,
+    /// Trust domain of its certificate; none where a token was shown.
+    pub trust_domain: Option<TrustDomain>,
 }
 
 /// The pod that a token was made for.
@@ -194,7 +198,7 @@ impl<R: TokenReviewer> Authenticator<R> {
         if let Some(source_ip) = source.filter(|source| !self.attempts.allows(*source, Instant::now())) {
             return Err(AuthError::TooManyAttempts { source_ip });
         }
-        let outcome = self.by_token(headers).await;
+        let outcome = self.by_token(headers, source).await;
         match (&outcome, source) {
             (Ok(_), _) => credentials.vouch(),
             // It says nothing about the caller that nobody could be asked.
@@ -211,14 +215,19 @@ impl<R: TokenReviewer> Authenticator<R> {
             service_account: identity.service_account().into(),
             // A certificate is not bound to a pod: its holder speaks for itself only.
             pod: None,
+            cluster: None,
+            trust_domain: Some(identity.trust_domain().clone()),
         })
     }
 
-    async fn by_token(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+    async fn by_token(&self, headers: &HeaderMap, source: Option<IpAddr>) -> Result<Caller, AuthError> {
         let cluster = headers.get("clusterid").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let ours =
             cluster.is_empty() || *cluster == *self.cluster_id || self.cluster_aliases.iter().any(|one| one == cluster);
-        let unknown = || AuthError::UnknownCluster { found: cluster.to_owned(), own: self.cluster_id.clone() };
+        let unknown = || AuthError::UnknownCluster {
+            found: cluster.chars().take(SHOWN_MAX).collect(),
+            own: self.cluster_id.clone(),
+        };
         let other = if ours { None } else { Some(self.reviewer.of_cluster(cluster).ok_or_else(unknown)?) };
         let reviewer = other.as_ref().unwrap_or(&self.reviewer);
         let token = bearer(headers).ok_or(AuthError::NoToken)?;
@@ -226,8 +235,13 @@ impl<R: TokenReviewer> Authenticator<R> {
             return Err(AuthError::TokenTooLong { max: TOKEN_BYTES_MAX });
         }
         let busy = || AuthError::Unreviewed { reason: "too many reviews at the same time".to_owned() };
-        let _place = self.attempts.review().await.ok_or_else(busy)?;
-        judge(&reviewer.review(token, &self.audiences).await?, &self.audiences)
+        let _place = self.attempts.review(ours).await.ok_or_else(busy)?;
+        // Others of the same source may have been refused while this one waited.
+        if let Some(source_ip) = source.filter(|source| !self.attempts.allows(*source, Instant::now())) {
+            return Err(AuthError::TooManyAttempts { source_ip });
+        }
+        let caller = judge(&reviewer.review(token, &self.audiences).await?, &self.audiences)?;
+        Ok(Caller { cluster: (!ours).then(|| cluster.into()), ..caller })
     }
 }
 
@@ -238,6 +252,9 @@ impl Credentials<'_> {
         }
     }
 }
+
+/// Characters of a cluster's name that are shown in the log.
+const SHOWN_MAX: usize = 64;
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
@@ -275,7 +292,13 @@ pub fn judge(review: &TokenReviewStatus, audiences: &[String]) -> Result<Caller,
     }
     let extra = |key: &str| user.extra.as_ref()?.get(key)?.first().filter(|value| !value.is_empty()).cloned();
     let pod = extra(POD_NAME).zip(extra(POD_UID)).map(|(name, uid)| BoundPod { name: name.into(), uid: uid.into() });
-    Ok(Caller { namespace: (*namespace).into(), service_account: (*service_account).into(), pod })
+    Ok(Caller {
+        namespace: (*namespace).into(),
+        service_account: (*service_account).into(),
+        pod,
+        cluster: None,
+        trust_domain: None,
+    })
 }
 
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";

@@ -156,7 +156,8 @@ impl Config {
             log_filter: text("RUST_LOG", &flags::log_filter(&flags.log_output_level)),
             log_json: flags.log_as_json,
             namespace: text("POD_NAMESPACE", labels::SYSTEM_NAMESPACE),
-            pod_name: text("POD_NAME", "istiod"),
+            // Two replicas of one name would both believe to lead.
+            pod_name: text("POD_NAME", &text("HOSTNAME", &format!("istiod-{:08x}", rand::random::<u32>()))),
             revision: text("REVISION", "default"),
             debounce: Debounce {
                 after: read.duration("PILOT_DEBOUNCE_AFTER", "100ms"),

@@ -208,7 +208,9 @@ mod tests {
     }
 
     fn outcome(id: &str, metadata: &[(&str, &str)]) -> Result<(), String> {
-        let caller = Caller { namespace: "ns-a".into(), service_account: "sa1".into(), pod: None };
+        let (cluster, trust_domain) = (None, None);
+        let caller =
+            Caller { namespace: "ns-a".into(), service_account: "sa1".into(), pod: None, cluster, trust_domain };
         NodeId::parse(&node(id, metadata))?.belongs_to(&caller)
     }
 

@@ -333,7 +333,9 @@ impl Plane {
             channels: Channels { roots: !bundled, revocations: self.config.revocation_lists },
         };
         self.supervisor.spawn("root distributor", roots.run(self.drain.clone()));
-        if let Some(pools) = self.config.address_pools {
+        // Objects of files have no status that could be written; those of the cluster are not ours to judge then.
+        let from_files = self.config.config_dir.is_some();
+        if let Some(pools) = self.config.address_pools.filter(|_| !from_files) {
             let allocator = Allocator {
                 client: self.client.clone(),
                 model: self.model.clone(),
@@ -343,7 +345,7 @@ impl Plane {
             };
             self.supervisor.spawn("address allocator", allocator.run(self.drain.clone()));
         }
-        if self.config.status {
+        if self.config.status && !from_files {
             let writer = StatusWriter {
                 client: self.client.clone(),
                 model: self.model.clone(),
@@ -457,7 +459,7 @@ const ENDS: Duration = Duration::from_secs(60);
 /// Changes that wait for the model; sources wait when it is full.
 pub(crate) const CHANGES_MAX: usize = 1024;
 /// A certificate request has some 500 bytes of PEM and a few of metadata.
-const CERTIFICATE_REQUEST_BYTES_MAX: usize = 64 << 10;
+const CERTIFICATE_REQUEST_BYTES_MAX: usize = 24 << 10;
 /// Lock of whoever writes root certificates.
 const NAMESPACE_LOCK: &str = "istio-namespace-controller-election";
 /// Lock of whoever writes the trust bundle.

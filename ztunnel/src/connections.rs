@@ -145,19 +145,25 @@ impl PodConnections {
                 (piece, next) = self.table(table).piece(from);
                 // Who knows already why it must end is about to.
                 for (fate, count) in piece.iter().filter(|(fate, _)| fate.denial.get().is_none()) {
-                    if let Err(denial) = verdict(&fate.subject)
-                        && fate.denial.set(denial).is_ok()
-                    {
-                        denied.push(fate.clone());
-                        ended += count;
+                    if let Err(denial) = verdict(&fate.subject) {
+                        denied.push((fate.clone(), denial, *count));
                     }
                 }
                 if !piece.is_empty() {
                     tokio::task::yield_now().await;
                 }
             }
-            // Not one by one: a tunnel that is cut takes its streams along, and these must know why by then.
-            denied.iter().for_each(|fate| fate.sealed.notify_waiters());
+            // A tunnel that is cut takes its streams along, and these must know why by then: tunnels last, and nobody is
+            // woken before all know. A tunnel's task may look by itself at any time.
+            denied.sort_by_key(|(fate, ..)| fate.subject.connection.is_none());
+            let mut told = Vec::with_capacity(denied.len());
+            for (fate, denial, count) in denied {
+                if fate.denial.set(denial).is_ok() {
+                    ended += count;
+                    told.push(fate);
+                }
+            }
+            told.iter().for_each(|fate| fate.sealed.notify_waiters());
         }
         ended
     }

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 pub struct Attempts {
     since: Instant,
     by_source: Mutex<HashMap<IpAddr, Source>>,
-    reviews: Semaphore,
+    own: Semaphore,
+    others: Semaphore,
 }
 
 #[derive(Debug)]
@@ -28,14 +29,21 @@ struct Source {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { since: Instant::now(), by_source: Mutex::default(), reviews: Semaphore::new(REVIEWS_MAX) }
+        Self {
+            since: Instant::now(),
+            by_source: Mutex::default(),
+            own: Semaphore::new(REVIEWS_MAX),
+            others: Semaphore::new(OTHERS_MAX),
+        }
     }
 }
 
 impl Attempts {
-    /// A place among the reviews under way, or none in time.
-    pub(super) async fn review(&self) -> Option<SemaphorePermit<'_>> {
-        tokio::time::timeout(REVIEW_WAIT, self.reviews.acquire()).await.ok()?.ok()
+    /// A place among the reviews under way, or none in time. Those of other clusters have places of their own: one that
+    /// does not answer keeps nobody of ours waiting.
+    pub(super) async fn review(&self, own: bool) -> Option<SemaphorePermit<'_>> {
+        let places = if own { &self.own } else { &self.others };
+        tokio::time::timeout(REVIEW_WAIT, places.acquire()).await.ok()?.ok()
     }
 
     /// Whether a call from there is looked at.
@@ -68,6 +76,8 @@ impl Attempts {
 
 /// Reviews at the same time; the API server answers one in milliseconds.
 const REVIEWS_MAX: usize = 128;
+/// Reviews at the same time by other clusters.
+const OTHERS_MAX: usize = 32;
 /// How long a call waits for its review.
 const REVIEW_WAIT: Duration = Duration::from_secs(5);
 /// Refused calls of one source: proxies whose token has just expired try a few times, all pods of a node together.

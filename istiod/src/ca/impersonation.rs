@@ -39,6 +39,12 @@ pub enum Refusal {
         /// Namespace and account.
         caller: String,
     },
+    /// The caller is a node proxy of another cluster: which pods are on its node is not known here.
+    #[error("the caller is of cluster {cluster:?}, whose own control plane signs for its pods")]
+    OtherCluster {
+        /// The cluster.
+        cluster: Arc<str>,
+    },
     /// The value is no identity.
     #[error("impersonated identity {found:?} is not a SPIFFE identity: {reason}")]
     Malformed {
@@ -137,6 +143,9 @@ pub fn claim(
     if !trusted.contains(&account) {
         return Err(Refusal::Untrusted { caller: account.to_string() });
     }
+    if let Some(cluster) = &caller.cluster {
+        return Err(Refusal::OtherCluster { cluster: cluster.clone() });
+    }
     let identity: Identity = requested.parse().map_err(|error| Refusal::Malformed {
         found: requested.chars().take(SHOWN_MAX).collect(),
         reason: format!("{error}"),
@@ -224,7 +233,8 @@ mod tests {
 
     fn caller(account: &str, pod: Option<&str>) -> Caller {
         let pod = pod.map(|name| BoundPod { name: name.into(), uid: "u".into() });
-        Caller { namespace: "istio-system".into(), service_account: account.into(), pod }
+        let (cluster, trust_domain) = (None, None);
+        Caller { namespace: "istio-system".into(), service_account: account.into(), pod, cluster, trust_domain }
     }
 
     fn check(caller: &Caller, requested: &str, cluster: &Cluster) -> Result<(), String> {
@@ -257,6 +267,17 @@ mod tests {
     fn ca_row_3_no_pod_of_the_identity_on_the_node() {
         let error = check(&caller("ztunnel", Some("zt")), "spiffe://cluster.local/ns/x/sa/z", &CLUSTER).unwrap_err();
         assert_eq!(error, "no pod of spiffe://cluster.local/ns/x/sa/z runs on node n1 of the caller");
+    }
+
+    #[test]
+    fn another_cluster_vouches_for_nobody_of_ours() {
+        let own = caller("ztunnel", Some("zt-uid"));
+        let trusted = [NamespacedName::new("istio-system", "ztunnel")];
+        let requested = "spiffe://cluster.local/ns/x/sa/y";
+        assert!(claim(&own, requested, &trusted, &TrustDomain::default()).is_ok());
+        let other = Caller { cluster: Some("c2".into()), ..own };
+        let refused = claim(&other, requested, &trusted, &TrustDomain::default()).unwrap_err();
+        assert_eq!(refused, Refusal::OtherCluster { cluster: "c2".into() });
     }
 
     #[test]

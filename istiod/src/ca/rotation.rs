@@ -133,7 +133,7 @@ impl Rotation {
             }
         };
         let own_root = matches!(self.source, Source::SelfSigned { .. });
-        if let Err(reason) = accept(&self.current, &new, self.multi_root || own_root) {
+        if let Err(reason) = accept(&self.current, &new, self.multi_root, own_root) {
             tracing::error!(reason, "new key material of the authority is not used");
             return;
         }
@@ -152,17 +152,17 @@ impl Rotation {
 ///
 /// # Errors
 /// Why not, for the log.
-pub fn accept(old: &CaMaterial, new: &CaMaterial, multi_root: bool) -> Result<(), String> {
+pub fn accept(old: &CaMaterial, new: &CaMaterial, multi_root: bool, own_root: bool) -> Result<(), String> {
     let (old_roots, new_roots) = (blocks(&old.root_pem), blocks(&new.root_pem));
     if old_roots == new_roots {
         return Ok(());
     }
-    if !multi_root {
+    if !(multi_root || own_root) {
         return Err("the root bundle changed, and ISTIO_MULTIROOT_MESH is not set".to_owned());
     }
     let subset = |a: &[String], b: &[String]| a.iter().all(|one| b.contains(one));
     // A renewed self-made root has the key of the old one: whoever trusts either verifies leaves of both.
-    let same_key = old.key_pem == new.key_pem;
+    let same_key = own_root && old.key_pem == new.key_pem;
     if same_key || subset(&old_roots, &new_roots) || subset(&new_roots, &old_roots) {
         return Ok(());
     }

@@ -107,8 +107,23 @@ impl<R: TokenReviewer, L: LivePods> CertificateService<R, L> {
             self.observer.unauthenticated();
             unauthenticated(&error)
         })?;
+        // After authentication: strangers must not take the places of those who are known.
+        let waited = tokio::time::timeout(SLOT_WAIT, self.slots.acquire()).await;
+        let Ok(Ok(_slot)) = waited else {
+            return Err(Status::resource_exhausted("too many certificate requests at the same time"));
+        };
         let request = request.into_inner();
+        if option(&request, "CertSigner").is_some() {
+            self.observer.unreadable();
+            // Signed by us it would not be what was asked for.
+            return Err(Status::invalid_argument("CertSigner: external signers are not supported, leave it out"));
+        }
         let identity = match impersonated(&request) {
+            // Under the mesh's own name only: a certificate of an alias is not exchanged for one that outlives the alias.
+            None if caller.trust_domain.as_ref().is_some_and(|one| *one != self.trust_domain()) => {
+                self.observer.unauthenticated();
+                return Err(Status::unauthenticated("authentication failure"));
+            }
             None => caller.identity(&self.trust_domain()),
             Some(requested) => {
                 let trusted = &self.settings.trusted_node_accounts;
@@ -180,17 +195,17 @@ impl<R: TokenReviewer, L: LivePods> IstioCertificateService for CertificateServi
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let waited = tokio::time::timeout(SLOT_WAIT, self.slots.acquire()).await;
-        let Ok(Ok(_slot)) = waited else {
-            return Err(Status::resource_exhausted("too many certificate requests at the same time"));
-        };
         self.issue(request).await.map(Response::new)
     }
 }
 
 /// The status for a failed authentication; the reason stays in the log, except that retrying helps.
 pub fn unauthenticated(error: &AuthError) -> Status {
-    tracing::warn!(reason = %error, "authentication failed");
+    match error {
+        // Its refusals were told, one by one, until there were too many.
+        AuthError::TooManyAttempts { .. } => tracing::debug!(reason = %error, "authentication failed"),
+        _ => tracing::warn!(reason = %error, "authentication failed"),
+    }
     match error {
         AuthError::Unreviewed { .. } => Status::unavailable("authentication is not possible at the moment"),
         _ => Status::unauthenticated("authentication failure"),
@@ -199,12 +214,15 @@ pub fn unauthenticated(error: &AuthError) -> Status {
 
 /// The identity that a node proxy asks for.
 fn impersonated(request: &IstioCertificateRequest) -> Option<&str> {
-    let value = request.metadata.as_ref()?.fields.get("ImpersonatedIdentity")?;
-    match &value.kind {
+    match &option(request, "ImpersonatedIdentity")?.kind {
         Some(prost_types::value::Kind::StringValue(identity)) if !identity.is_empty() => Some(identity),
         // Present but unusable: refused as malformed, never taken for absent.
         _ => Some(""),
     }
+}
+
+fn option<'a>(request: &'a IstioCertificateRequest, name: &str) -> Option<&'a prost_types::Value> {
+    request.metadata.as_ref()?.fields.get(name)
 }
 
 /// Each holds a token review or a signature; more wait.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::pages;
-use crate::auth::{Authenticator, Credentials, TokenReviewer};
+use crate::auth::{Authenticator, Caller, Credentials, TokenReviewer};
 use crate::config::mesh::MeshReport;
 use crate::simulate;
 use crate::source::remote::registry::Clusters;
@@ -118,6 +118,10 @@ async fn guard<R: TokenReviewer>(
         let headers: HeaderMap = request.headers().clone();
         let credentials = Credentials { headers: &headers, peer: None, source: peer };
         match state.authenticator.authenticate(credentials).await {
+            // Namespaces of other clusters only share their names with ours.
+            Ok(Caller { cluster: Some(_), .. }) => {
+                return (StatusCode::FORBIDDEN, "only callers of this cluster may ask\n").into_response();
+            }
             Ok(caller) if caller.namespace == state.namespace => Access::Everything,
             Ok(caller) if request.uri().path() == CONFIG_DUMP => Access::Namespace(caller.namespace),
             Ok(_) => return (StatusCode::FORBIDDEN, "only the control plane's namespace may ask\n").into_response(),

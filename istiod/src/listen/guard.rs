@@ -87,4 +87,4 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guard<T> {
 }
 
 /// A node proxy starts with one stream and at most eight certificate requests.
-const STRANGER_REQUESTS_MAX: u32 = 64;
+const STRANGER_REQUESTS_MAX: u32 = 16;

@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 
 use crate::translate::StatusTarget;
 
-/// A set of statuses to look at. It holds each of them once, so objects bound it.
+/// A set of statuses to look at. It holds each of them once, and none while nobody writes them: a term begins with a look at
+/// everything.
 #[derive(Debug, Default)]
 pub struct Feed {
     state: Mutex<State>,
@@ -18,13 +19,19 @@ pub struct Feed {
 struct State {
     /// The first complete picture of the cluster was published.
     complete: bool,
+    /// Somebody takes what is added.
+    taken: bool,
     pending: BTreeSet<StatusTarget>,
 }
 
 impl Feed {
     /// These statuses are different now.
     pub fn add(&self, targets: impl IntoIterator<Item = StatusTarget>) {
-        self.update(|state| state.pending.extend(targets));
+        self.update(|state| {
+            if state.taken {
+                state.pending.extend(targets);
+            }
+        });
     }
 
     /// Everything that exists was judged: what has no status by now has none.
@@ -55,6 +62,12 @@ impl Feed {
         state.pending.take(&next)
     }
 
+    /// From now on what is added is kept, until the answer is dropped. Everything has to be looked at after this.
+    pub(super) fn taken(&self) -> Taken<'_> {
+        self.lock().taken = true;
+        Taken(self)
+    }
+
     /// Forgets everything that waits: all of it will be looked at anyway.
     pub(super) fn clear(&self) {
         self.lock().pending.clear();
@@ -67,5 +80,17 @@ impl Feed {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody takes what is added.
+#[derive(Debug)]
+pub(super) struct Taken<'a>(&'a Feed);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.taken = false;
+        state.pending.clear();
     }
 }

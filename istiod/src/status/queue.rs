@@ -56,6 +56,7 @@ impl<'a> Queue<'a> {
     /// Writes for as long as it is polled.
     pub(super) async fn run(mut self) {
         self.feed.completed().await;
+        let _taken = self.feed.taken();
         loop {
             if self.running.is_empty() && Instant::now() >= self.sweep_at {
                 self.sweep().await;
@@ -139,11 +140,7 @@ impl<'a> Queue<'a> {
         match self.writer.sweep().await {
             Ok(found) => {
                 self.written.clear();
-                for target in found.current {
-                    if let Some(wanted) = self.writer.wanted(&target) {
-                        self.written.insert(target, wanted);
-                    }
-                }
+                self.written.extend(found.current);
                 self.stale.extend(found.stale.iter().cloned());
                 self.feed.add(found.stale);
                 self.sweep_at = Instant::now() + SWEEP_EVERY;

@@ -1,19 +1,21 @@
 //! A look at everything: what the statuses of all objects say, against what they should say.
 
+use std::sync::Arc;
+
 use kube::api::{Api, DynamicObject, ListParams};
 use mesh_core::names::NamespacedName;
 
 use super::{Writer, apply};
 use crate::source::resource;
-use crate::translate::StatusTarget;
 use crate::translate::conditions::MANAGED;
+use crate::translate::{ObjectStatus, StatusTarget};
 use crate::world::Kind;
 
 /// What a look at everything found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Statuses that say what they should.
-    pub(super) current: Vec<StatusTarget>,
+    pub(super) current: Vec<(StatusTarget, Arc<ObjectStatus>)>,
     /// Statuses to write.
     pub(super) stale: Vec<StatusTarget>,
 }
@@ -60,7 +62,7 @@ impl Writer {
             let current = apply::is_current(&target, wanted.as_deref(), &live) && !apply::owns_other(&target, object);
             match (current, wanted) {
                 (true, None) => {}
-                (true, Some(_)) => found.current.push(target),
+                (true, Some(wanted)) => found.current.push((target, wanted)),
                 (false, _) => found.stale.push(target),
             }
         }

@@ -69,8 +69,8 @@ fn guards(world: &World, key: &NamespacedName) -> bool {
     };
     match world.gateway(key) {
         Some(gateway) => attached(&gateway.class),
-        // One that does not exist would be of the class of waypoints.
-        None => attached(&labels::WAYPOINT_CLASS.into()),
+        // One that does not exist, any more or yet, may be of any class.
+        None => world.attached_classes().any(attached),
     }
 }
 

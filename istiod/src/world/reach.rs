@@ -112,6 +112,8 @@ impl World {
         self.reach_everything(dirty);
         let renamed = self.settings.domain != settings.domain;
         self.settings = settings;
+        // What is visible decides who is given addresses.
+        self.entry_revision += 1;
         if renamed {
             self.rebuild_hosts();
         }

@@ -104,11 +104,9 @@ impl World {
         for gateway in self.gateways.values().filter(|gateway| gateway.class == class.name) {
             self.reach_gateway(gateway, TrafficType::All, dirty);
         }
-        // A Gateway that is named and does not exist counts as one of the class of waypoints.
-        if *class.name == *labels::WAYPOINT_CLASS {
-            let missing = self.index.bound.keys().filter(|key| !self.gateways.contains_key(*key));
-            missing.for_each(|gateway| self.reach_bound(gateway, false, dirty));
-        }
+        // A Gateway that is named and does not exist may be of any class.
+        let missing = self.index.bound.keys().filter(|key| !self.gateways.contains_key(*key));
+        missing.for_each(|gateway| self.reach_bound(gateway, false, dirty));
     }
 
     /// Objects whose labels name a Gateway, or whose namespace does.

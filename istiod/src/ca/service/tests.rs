@@ -105,13 +105,18 @@ async fn ask(
     token: &str,
     identity: Option<&str>,
 ) -> Result<String, Status> {
+    ask_for(service, token, identity.map(|identity| ("ImpersonatedIdentity", identity))).await
+}
+
+async fn ask_for(
+    service: &CertificateService<Tokens, Live>,
+    token: &str,
+    option: Option<(&str, &str)>,
+) -> Result<String, Status> {
     let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
-    let metadata = identity.map(|identity| prost_types::Struct {
-        fields: [(
-            "ImpersonatedIdentity".to_owned(),
-            prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(identity.into())) },
-        )]
-        .into(),
+    let metadata = option.map(|(name, value)| {
+        let value = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(value.into())) };
+        prost_types::Struct { fields: [(name.to_owned(), value)].into() }
     });
     let mut request = Request::new(IstioCertificateRequest { csr, metadata, ..Default::default() });
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -128,6 +133,14 @@ const ZTUNNEL: &str = "istio-system:ztunnel:zt";
 async fn ca_row_1_without_impersonation_the_certificate_is_the_callers() {
     let san = ask(&service(Live::default()), "a:b", None).await.unwrap();
     assert_eq!(san, "URI(spiffe://cluster.local/ns/a/sa/b)");
+}
+
+#[tokio::test]
+async fn a_signer_that_we_are_not_is_refused_by_name() {
+    let error =
+        ask_for(&service(Live::default()), "a:b", Some(("CertSigner", "example.com/signer"))).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("CertSigner"), "{error}");
 }
 
 #[tokio::test]
