@@ -6,10 +6,10 @@
 // Helpers of tests panic like tests do; clippy knows only functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod support {
-    pub(crate) mod cost;
-    pub(crate) mod manifest;
-}
+#[path = "support/cost.rs"]
+mod cost;
+#[path = "support/manifest.rs"]
+mod manifest;
 
 use std::collections::BTreeSet;
 
@@ -17,10 +17,8 @@ use kube_cel::{Validator, compile_schema};
 use mesh_api::{extensions, gateway, networking, security, telemetry};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use support::{
-    cost,
-    manifest::{Manifest, definitions, manifests, rules},
-};
+
+use manifest::{Manifest, definitions, manifests, rules};
 
 #[test]
 fn accepted_manifests_are_read_and_written_without_loss() {

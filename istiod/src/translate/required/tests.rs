@@ -111,3 +111,16 @@ fn what_makes_a_waypoint_required() {
         assert!(!is_required(settings, wide, own, &policies), "{row}, as the reference has it");
     }
 }
+
+#[test]
+fn a_gateway_that_is_gone_may_have_been_of_any_class() {
+    let class = "kind: GatewayClass\nmetadata: {name: own}\nspec: {controllerName: istio.io/mesh-controller}\n---\n";
+    let target = "group: gateway.networking.k8s.io, kind: GatewayClass, name: own";
+    let guarded = format!("{class}{}", policy("AuthorizationPolicy", "istio-system", target, ", rules: [{}]"));
+    let settings = MeshSettings::default;
+    assert!(is_required(settings(), "", "istio.io/use-waypoint: gone", &guarded));
+    assert!(!is_required(settings(), "", WP, &guarded), "that Gateway is of another class");
+    assert!(!is_required(settings(), "", "", &guarded), "nothing is asked for");
+    let ingress = guarded.replace("mesh-controller", "gateway-controller");
+    assert!(!is_required(settings(), "", "istio.io/use-waypoint: gone", &ingress), "not a class of waypoints");
+}

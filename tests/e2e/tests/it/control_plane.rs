@@ -7,6 +7,21 @@ use tests_support::eventually;
 use crate::town::{SOON, Town};
 
 #[test]
+fn api_row_20_without_gateway_api_the_control_plane_starts_and_layer_4_works() -> Result<()> {
+    let town = Town::found()?;
+    let defined = town.lab.kubectl(&["get", "crds", "-o", "name"])?;
+    ensure!(defined.contains("security.istio.io"), "{defined}");
+    ensure!(!defined.contains("gateway.networking.k8s.io"), "this cluster is to have no Gateway API: {defined}");
+    town.get("http://web/")?;
+    town.lab.apply("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nothing, namespace: town}\nspec: {}\n")?;
+    eventually("policies are enforced", SOON, || town.refused("http://web/"))?;
+    let log = town.lab.kubectl(&["logs", "-n", "istio-system", "deploy/istiod", "--tail=400"])?;
+    let complaints = log.lines().filter(|line| line.contains("gateway") && line.contains("error")).count();
+    ensure!(complaints == 0, "errors about what is not there: {log}");
+    Ok(())
+}
+
+#[test]
 fn traffic_goes_on_without_istiod_and_a_reconnect_brings_only_what_changed() -> Result<()> {
     let town = Town::found()?;
     town.start_load()?;
