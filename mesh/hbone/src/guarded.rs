@@ -17,7 +17,7 @@ use crate::hygiene::{Flood, Hygiene};
 ///
 /// Frames also cost the task's share of its thread, requests more than others: a peer with many small frames or long
 /// headers must not keep the worker's other connections waiting longer than one with few large frames of data.
-pub(crate) struct Guarded<T> {
+pub struct Guarded<T> {
     io: T,
     frames: Frames,
     hygiene: Hygiene,
@@ -29,17 +29,20 @@ pub(crate) struct Guarded<T> {
 
 /// Whether the peer has been found to flood.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Verdict(Arc<OnceLock<Flood>>);
+pub struct Verdict(Arc<OnceLock<Flood>>);
 
 impl Verdict {
-    pub(crate) fn flood(&self) -> Option<Flood> {
+    /// What it floods us with, if it does.
+    #[must_use]
+    pub fn flood(&self) -> Option<Flood> {
         self.0.get().copied()
     }
 }
 
 impl<T> Guarded<T> {
     /// Guards what a server reads.
-    pub(crate) fn server(io: T) -> Self {
+    #[must_use]
+    pub fn server(io: T) -> Self {
         Self::new(io, Frames::after_preface())
     }
 
@@ -48,7 +51,9 @@ impl<T> Guarded<T> {
         Self { io, frames, hygiene, since: Instant::now(), owed: 0, verdict: Verdict::default() }
     }
 
-    pub(crate) fn verdict(&self) -> Verdict {
+    /// For whoever drives the connection.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
         self.verdict.clone()
     }
 

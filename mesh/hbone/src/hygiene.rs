@@ -54,6 +54,8 @@ pub enum Budget {
     Continuation,
     /// PRIORITY, GOAWAY and frames of unknown type.
     Other,
+    /// Requests that are no CONNECT. Counted by the server, which sees requests, not by [`Hygiene`].
+    WrongRequest,
 }
 
 impl Hygiene {
@@ -126,13 +128,15 @@ impl Budget {
             Self::Ping => (1_000, 100),
             // One at the start and one acknowledgement; a change of windows now and then.
             Self::Settings => (100, 10),
-            // A peer that answers each small write with an update, while a full window of data is under way.
-            Self::WindowUpdate => (65_536, 1_000),
+            // A peer that answers each small write with an update, while much data is under way.
+            Self::WindowUpdate => (8_192, 1_000),
             Self::EmptyData => (1_000, 100),
             // Applications that give up: at most as many as they open.
             Self::Reset => (2_000, 500),
             Self::Continuation => (200, 20),
             Self::Other => (1_000, 100),
+            // A mistaken client finds out with the first; each costs us an answer and a line in the log.
+            Self::WrongRequest => (100, 10),
         };
         Allowance { burst, per_second }
     }
@@ -148,6 +152,7 @@ impl fmt::Display for Budget {
             Self::Reset => "RST_STREAM frames",
             Self::Continuation => "CONTINUATION frames",
             Self::Other => "frames without use",
+            Self::WrongRequest => "requests that are no CONNECT",
         })
     }
 }

@@ -12,7 +12,7 @@ mod early;
 pub mod error;
 pub mod forwarded;
 pub mod frames;
-mod guarded;
+pub mod guarded;
 pub mod hygiene;
 mod keepalive;
 pub mod nested;

@@ -8,11 +8,14 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use mesh_core::bucket::Bucket;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::baggage::BAGGAGE;
 use crate::error::HboneError;
 use crate::guarded::{Guarded, Verdict};
+use crate::hygiene::{Budget, Flood};
 use crate::keepalive::Keepalive;
 use crate::settings::{
     HANDSHAKE_BUDGET, SERVER_MAX_HEADER_BYTES, SERVER_MAX_STREAMS, SERVER_SEND_BUFFER_BYTES, Settings,
@@ -25,6 +28,9 @@ pub struct ServerConnection<T> {
     h2: h2::server::Connection<Guarded<T>, Bytes>,
     keepalive: Keepalive,
     verdict: Verdict,
+    /// What is left of the requests that are no CONNECT.
+    wrong: Bucket,
+    began: Instant,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
@@ -55,7 +61,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, handshake);
         let mut h2 = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
         let keepalive = Keepalive::new(h2.ping_pong());
-        Ok(Self { h2, keepalive, verdict })
+        let wrong = Bucket::full(Budget::WrongRequest.allowance());
+        Ok(Self { h2, keepalive, verdict, wrong, began: Instant::now() })
     }
 
     /// Drives the connection until the next request, or until it ends: `None` when it ended in an orderly way.
@@ -71,9 +78,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
                 return Poll::Ready(Some(Err(dead)));
             }
             let accepted = self.h2.poll_accept(cx);
-            if accepted.is_pending()
-                && let Some(flood) = self.verdict.flood()
-            {
+            let flood = match &accepted {
+                Poll::Pending => self.verdict.flood(),
+                Poll::Ready(Some(Ok((request, _)))) if request.method() != Method::CONNECT => self.count_wrong(),
+                Poll::Ready(_) => None,
+            };
+            if let Some(flood) = flood {
                 // Tells a peer that listens; what cannot be sent at once is not sent.
                 self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 let _ = self.h2.poll_accept(cx);
@@ -82,6 +92,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             accepted.map(|accepted| Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from)))
         })
         .await
+    }
+
+    /// Counts a request that no tunnel makes.
+    fn count_wrong(&mut self) -> Option<Flood> {
+        let (budget, began) = (Budget::WrongRequest, self.began);
+        let enough = self.wrong.take(budget.allowance(), || began.elapsed());
+        (!enough).then_some(Flood::TooMany { budget })
     }
 
     /// Sends GOAWAY: no new streams; those open go on. [`ServerConnection::next`] ends with the last of them.

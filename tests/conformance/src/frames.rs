@@ -59,6 +59,8 @@ struct Parser {
     buffer: Vec<u8>,
     frames: Vec<Frame>,
     ended: bool,
+    /// Who listened in is gone: a server ends on GOAWAY without reading the end of the connection.
+    deaf: bool,
 }
 
 impl FrameLog {
@@ -89,10 +91,11 @@ impl FrameLog {
         eventually(what, async || self.all().into_iter().find(|frame| wanted(frame))).await
     }
 
-    /// Whether the sender has closed the connection.
+    /// Whether the sender has closed the connection, or said goodbye and was then not listened to any longer.
     #[must_use]
     pub fn ended(&self) -> bool {
-        self.0.lock().unwrap().ended
+        let parser = self.0.lock().unwrap();
+        parser.ended || (parser.deaf && parser.frames.iter().any(|frame| frame.kind == GOAWAY))
     }
 
     /// Waits until the sender has closed the connection.
@@ -136,6 +139,14 @@ impl<S> Tap<S> {
     /// Listens in on `inner`.
     pub fn new(inner: S, log: FrameLog) -> Self {
         Self { inner, log }
+    }
+}
+
+impl<S> Drop for Tap<S> {
+    fn drop(&mut self) {
+        if let Ok(mut parser) = self.log.0.lock() {
+            parser.deaf = true;
+        }
     }
 }
 

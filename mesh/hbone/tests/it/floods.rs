@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::{Method, StatusCode};
 use mesh_hbone::{HboneError, ServerConnection, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::spawn_local;
@@ -72,6 +73,7 @@ async fn serve(io: DuplexStream) -> Option<HboneError> {
     };
     loop {
         match connection.next().await? {
+            Ok(request) if request.method() != Method::CONNECT => request.reject(StatusCode::BAD_REQUEST),
             Ok(request) => drop(spawn_local(echo(request))),
             Err(error) => return Some(error),
         }
@@ -143,6 +145,25 @@ async fn rapid_resets_end_the_connection() {
         let End { error, go_away } = flood(opening, streams).await;
         assert!(error.unwrap().is_misbehaviour());
         assert_eq!(go_away, Some(ENHANCE_YOUR_CALM));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_are_no_connect_are_answered_until_there_are_too_many() {
+    local(async {
+        // `:method GET`, `:scheme https`, `:path /` from the static table; `:authority x` as a literal.
+        let get = [0x82, 0x87, 0x84, 0x01, 0x01, b'x'];
+        let streams = |count: u32| (0..count).map(move |nth| frame(HEADERS, END_HEADERS | 1, nth * 2 + 1, &get));
+        let opening = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+        let End { error, go_away } = flood(opening.clone(), streams(100)).await;
+        assert!(
+            error.as_ref().is_none_or(|error| !error.is_misbehaviour()),
+            "a mistaken client is no flood: {error:?}"
+        );
+        assert_ne!(go_away, Some(ENHANCE_YOUR_CALM));
+        let End { error, .. } = flood(opening, streams(200_000)).await;
+        assert!(error.unwrap().to_string().contains("too many requests that are no CONNECT"));
     })
     .await;
 }

@@ -42,7 +42,10 @@ fn a_simulated_policy_does_what_the_applied_one_does() -> Result<()> {
 
     std::fs::write(folder.path().join("policy.yaml"), ONLY_CLIENT.replace("principals", "methods"))?;
     let said = town.lab.meltemi(&["policy", "simulate", "-f", &file])?.failed()?;
-    ensure!(said.contains("town/only-client") && said.contains("methods"), "the mistake is named: {said}");
+    ensure!(
+        said.contains("town/only-client") && said.contains("rules[0].from[0].source"),
+        "the mistake is named: {said}"
+    );
     Ok(())
 }
 
