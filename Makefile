@@ -13,7 +13,7 @@ MINUTES ?= 15
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
 
-demo: deps build ## Watch two nodes of pods go from plaintext to mutual TLS (about 20 s after the build)
+demo: deps build ## Watch two nodes of pods go from plaintext to mutual TLS and requests to a canary (half a minute after the build)
 	@KUBECTL="$$(tools/kubectl.sh)" $(BIN)/demo
 
 test: deps build ## Every test: unit, component, and journeys in the sandbox with real traffic

@@ -13,6 +13,11 @@ need nft nftables
 need ip iproute2
 need setpriv util-linux
 need python3 python3
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
+need curl curl
+need nghttp nghttp2-client
+need wrk wrk
+need nginx nginx-light
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 
 [ -z "$missing" ] && exit 0

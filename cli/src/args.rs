@@ -10,10 +10,12 @@ use crate::enroll::Enroll;
 use crate::explain::Explain;
 use crate::install::Install;
 use crate::policy::Policy;
+use crate::proxy_config::ProxyConfig;
 use crate::proxy_status::ProxyStatus;
 use crate::sandbox;
 use crate::uninstall::Uninstall;
 use crate::version::Version;
+use crate::waypoint::Waypoint;
 use crate::ztunnel_config::ZtunnelConfig;
 
 /// Installs, inspects and explains the mesh.
@@ -25,6 +27,8 @@ use crate::ztunnel_config::ZtunnelConfig;
   meltemi sandbox up                          a cluster on this machine, nothing else needed
   meltemi install --skip-confirmation         the mesh, into the cluster of $KUBECONFIG
   meltemi enroll demo                         a namespace into the mesh, without a restart
+  meltemi waypoint apply -n demo --wait       a layer-7 proxy for it
+  meltemi proxy-config routes waypoint.demo   what a waypoint does with requests, and where they go
   meltemi proxy-status                        every proxy and what it is in step with
   meltemi explain sleep.demo web.demo:80      what happens to this connection, and why
   meltemi policy simulate -f policy.yaml      which connections a policy would allow or refuse"
@@ -57,13 +61,18 @@ enum Command {
     /// What a node proxy knows and does.
     #[command(alias = "zc")]
     ZtunnelConfig(ZtunnelConfig),
+    /// What a waypoint or gateway knows and does: routes, clusters, endpoints, listeners.
+    #[command(alias = "pc")]
+    ProxyConfig(ProxyConfig),
     /// Which proxies are connected to the control plane, and whether they have what it last sent.
     #[command(alias = "ps")]
     ProxyStatus(ProxyStatus),
-    /// What would happen to a connection, and why.
+    /// What would happen to a connection or a request, and why.
     Explain(Explain),
     /// What a policy would change, before it is applied.
     Policy(Policy),
+    /// Layer-7 proxies of namespaces and services.
+    Waypoint(Waypoint),
     /// Versions of this tool, the control plane and the node proxies.
     Version(Version),
 }
@@ -82,9 +91,11 @@ impl Args {
             Command::Enroll(command) => command.run(cluster, true).await,
             Command::Unenroll(command) => command.run(cluster, false).await,
             Command::ZtunnelConfig(command) => command.run(cluster).await,
+            Command::ProxyConfig(command) => command.run(cluster).await,
             Command::ProxyStatus(command) => command.run(cluster).await,
             Command::Explain(command) => command.run(cluster).await,
             Command::Policy(command) => command.run(cluster).await,
+            Command::Waypoint(command) => command.run(cluster).await,
             Command::Version(command) => command.run(cluster).await,
         }
     }

@@ -49,6 +49,22 @@ impl Overrides {
     }
 }
 
+/// The definitions of the Kubernetes Gateway API, for clusters that have none.
+///
+/// # Errors
+/// Names the file that is not YAML.
+pub fn gateway_api() -> Result<Vec<Value>> {
+    let mut files: Vec<_> =
+        GATEWAY_API.files().filter(|file| file.path().extension().is_some_and(|it| it == "yaml")).collect();
+    files.sort_by_key(|file| file.path());
+    let read = |file: &include_dir::File<'_>| {
+        let name = file.path().display().to_string();
+        let text = file.contents_utf8().with_context(|| format!("{name}: not UTF-8"))?;
+        serde_saphyr::from_str(text).with_context(|| format!("{name}: not YAML"))
+    };
+    files.into_iter().map(read).collect()
+}
+
 /// The objects of a component for installation into `namespace`: its CRDs first, then its templates by file name.
 ///
 /// # Errors
@@ -169,6 +185,7 @@ fn join(names: impl Iterator<Item = impl ToString>) -> String {
 }
 
 static CHARTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../deploy/charts");
+static GATEWAY_API: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../deploy/crds/gateway-api");
 
 #[cfg(test)]
 mod tests {
@@ -184,6 +201,17 @@ mod tests {
             .iter()
             .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
             .unwrap_or_else(|| panic!("no {kind} {name}"))
+    }
+
+    #[test]
+    fn the_gateway_api_is_on_board() {
+        let names: Vec<String> =
+            gateway_api().unwrap().iter().map(|one| one["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+        for wanted in
+            ["gateways", "gatewayclasses", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "referencegrants"]
+        {
+            assert!(names.contains(&format!("{wanted}.gateway.networking.k8s.io")), "{wanted} is missing in {names:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! `meltemi explain`: asks the node proxy of the source what it would do with a connection, and why.
+//! `meltemi explain`: asks the node proxy of the source what it would do with a connection, and why; and where a waypoint
+//! is on the way, what that would do with a request.
 //!
-//! The proxy answers with the same functions that decide real traffic, on the state that it has right now.
+//! The proxies answer with the same functions that decide real traffic, on the state that they have right now.
+
+mod request;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -9,23 +12,33 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::gateway_pod;
 use crate::output::{self, Format};
 use crate::proxy::{self, Which};
+use request::Wanted;
 
 /// Explains what would happen to a connection: which proxy, which rule, why, and what would allow it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   meltemi explain sleep-5d9c7.demo web.demo:80
-  meltemi explain sleep-5d9c7 10.96.14.2:80 -n demo -o json")]
+  meltemi explain sleep-5d9c7 10.96.14.2:80 -n demo -o json
+  meltemi explain sleep-5d9c7.demo http://web.demo/cart -X POST -H 'x-tester: yes'
+  meltemi explain gateway/edge.shop https://shop.example.com/    a request from outside that reaches a gateway")]
 pub struct Explain {
-    /// Source pod: <name>[.<namespace>].
+    /// Source pod: <name>[.<namespace>]; gateway/<name>[.<namespace>] for a request from outside that reaches it.
     source: String,
-    /// Destination: <ip>:<port>, or <service or pod>[.<namespace>]:<port>.
+    /// Destination: <ip>:<port>, or <service or pod>[.<namespace>]:<port>; http://<one of those>/<path> for a request.
     destination: String,
+    /// Method of the request.
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: http::Method,
+    /// Header of the request, `name: value`, any number.
+    #[arg(short = 'H', long = "header", value_parser = parse_header)]
+    headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// How to print.
     #[arg(long, short = 'o', default_value = "short")]
     output: Format,
-    /// Admin port of the node proxy.
+    /// Admin port of the proxies.
     #[arg(long, default_value_t = 15000)]
     proxy_admin_port: u16,
 }
@@ -38,17 +51,53 @@ impl Explain {
     pub async fn run(self, cluster: &Cluster) -> Result<()> {
         let client = cluster.client().await?;
         let default = cluster.namespace_or(&client);
+        if gateway_pod::is_gateway(&self.source) {
+            return self.at_gateway(&client, cluster, default).await;
+        }
         let which = proxy::parse_target(&self.source, default)?;
         let Which::Pod { namespace, name } = &which else { unreachable!("a target is a pod") };
         let found = proxy::find(&client, &cluster.istio_namespace, &which).await?;
-        let destination = resolve(&client, default, &self.destination).await?;
+        let wanted = Wanted::read(&self.destination, &self.method, &self.headers)?;
+        let connection = wanted.as_ref().map_or(&self.destination, |wanted| &wanted.destination);
+        let destination = resolve(&client, default, connection).await?;
         let path = format!("/explain?src={namespace}/{name}&dst={}", escape(&destination));
-        let answer = proxy::get_json(&client, &found.proxy, self.proxy_admin_port, &path).await?;
+        let mut answer = proxy::get_json(&client, &found.proxy, self.proxy_admin_port, &path).await?;
+        if let Some(wanted) = &wanted {
+            let said = wanted.ask(&client, &cluster.istio_namespace, &answer, self.proxy_admin_port).await?;
+            let said = said.unwrap_or_else(|| "no waypoint is on the way: requests are not looked at".into());
+            if let Some(fields) = answer.as_object_mut() {
+                fields.insert("request".to_owned(), said);
+            }
+        }
         if self.output != Format::Short {
             return output::machine(self.output, &answer);
         }
         output::line(render(&answer, &format!("{name}.{namespace}"), &self.destination))
     }
+
+    /// A request from outside of the mesh.
+    async fn at_gateway(&self, client: &Client, cluster: &Cluster, default_namespace: &str) -> Result<()> {
+        let wanted = Wanted::read(&self.destination, &self.method, &self.headers)?;
+        let wanted = wanted.with_context(|| {
+            format!(
+                "{:?}: a gateway is asked about requests, expected http://<host>/<path> or https://",
+                self.destination
+            )
+        })?;
+        let gateway = gateway_pod::find(client, default_namespace, Some(&self.source)).await?;
+        let said = wanted.ask_gateway(client, &cluster.istio_namespace, &gateway, self.proxy_admin_port).await?;
+        if self.output != Format::Short {
+            return output::machine(self.output, &said);
+        }
+        let mut lines = vec![format!("outside -> {}: {}", self.destination, request::outcome(&said))];
+        lines.extend(request::render(&said));
+        output::line(lines.join("\n"))
+    }
+}
+
+fn parse_header(text: &str) -> Result<(http::HeaderName, http::HeaderValue)> {
+    let (name, value) = text.split_once(':').with_context(|| format!("{text:?}: expected `name: value`"))?;
+    Ok((name.trim().parse()?, value.trim().parse()?))
 }
 
 /// Turns a service or pod name into the address that a client would dial.
@@ -92,7 +141,10 @@ fn render(answer: &Value, source: &str, destination: &str) -> String {
         Some(false) => "REFUSED",
         None => "UNKNOWN",
     };
-    let mut out = vec![format!("{source} -> {destination}: {outcome}")];
+    let request = answer.get("request").filter(|said| said.is_object());
+    // Where the connection passes, the request decides.
+    let shown = request.filter(|_| outcome == "ALLOWED").map_or_else(|| outcome.to_owned(), request::outcome);
+    let mut out = vec![format!("{source} -> {destination}: {shown}")];
     let mut field = |title: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             out.push(format!("  {title:<12} {value}"));
@@ -110,10 +162,13 @@ fn render(answer: &Value, source: &str, destination: &str) -> String {
     for policy in answer.get("policies").and_then(Value::as_array).into_iter().flatten() {
         field("policy", Some(verdict(policy)));
     }
-    field("note", owned("/note"));
+    // What the waypoint would do is told below, where it was asked.
+    field("note", owned("/note").filter(|_| request.is_none()));
     if outcome == "REFUSED" {
         field("to allow it", owned("/nearestAllow"));
     }
+    field("request", owned("/request"));
+    out.extend(request.map(request::render).unwrap_or_default());
     out.join("\n")
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, Scope, pinned_kind};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::charts::{self, COMPONENTS, Component, Overrides};
@@ -20,6 +21,7 @@ use crate::readiness;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   meltemi install --skip-confirmation
+  meltemi install --gateway-api               for waypoints, in a cluster without the Gateway API
   meltemi install --set istiod.replicas=2 --set ztunnel.logLevel=debug
   meltemi install --dry-run")]
 pub struct Install {
@@ -29,6 +31,10 @@ pub struct Install {
     /// Do not ask.
     #[arg(long, short = 'y')]
     pub skip_confirmation: bool,
+    /// Also the definitions of the Kubernetes Gateway API, which waypoints and gateways need, if the cluster has none;
+    /// those that it has are never changed.
+    #[arg(long)]
+    pub gateway_api: bool,
     /// How long each component may take to become ready.
     #[arg(long, default_value = "300")]
     pub readiness_timeout: u64,
@@ -58,6 +64,9 @@ impl Install {
         let params = PatchParams { dry_run: self.dry_run, ..PatchParams::apply(FIELD_MANAGER).force() };
         let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         apply(&client, &space, namespace, &params).await?;
+        if self.gateway_api {
+            self.install_gateway_api(&client, &params).await?;
+        }
         let timeout = Duration::from_secs(self.readiness_timeout);
         for (component, objects) in &rendered {
             let progress = Progress::start(component.title);
@@ -78,6 +87,20 @@ impl Install {
         output::note("The ambient profile is installed. Put a namespace into the mesh:");
         output::note("  kubectl label namespace <name> istio.io/dataplane-mode=ambient");
         output::note("and see who is in it:  meltemi ztunnel-config workloads");
+        Ok(())
+    }
+
+    async fn install_gateway_api(&self, client: &Client, params: &PatchParams) -> Result<()> {
+        let all = Api::<CustomResourceDefinition>::all(client.clone()).list_metadata(&ListParams::default()).await;
+        let group = format!(".{}", mesh_api::gateway::GROUP);
+        if all.context("listing definitions")?.items.iter().any(|one| one.name_any().ends_with(&group)) {
+            output::note("✔ Gateway API: the cluster has definitions, which stay as they are");
+            return Ok(());
+        }
+        for definition in charts::gateway_api()? {
+            apply(client, &definition, "", params).await?;
+        }
+        output::note("✔ Gateway API installed");
         Ok(())
     }
 

@@ -74,15 +74,23 @@ pub fn machine(format: Format, value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// When standard output is closed.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
-    line(format_table(header, rows))
+    line(format_table(header, rows, 1))
 }
 
-fn format_table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// [`table`] with five spaces between columns.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn wide_table(header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
+    line(format_table(header, rows, 5))
+}
+
+fn format_table(header: &[&str], rows: Vec<Vec<String>>, padding: u16) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().map(Cell::new));
     table.add_rows(rows);
     for column in table.column_iter_mut() {
-        column.set_padding((0, 1));
+        column.set_padding((0, padding));
     }
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -93,7 +101,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_with_spaces_only() {
-        let text = format_table(&["NAME", "X"], vec![vec!["a".into(), "1".into()], vec!["longer".into(), "2".into()]]);
+        let text =
+            format_table(&["NAME", "X"], vec![vec!["a".into(), "1".into()], vec!["longer".into(), "2".into()]], 1);
         assert_eq!(text, "NAME   X\na      1\nlonger 2");
     }
 }

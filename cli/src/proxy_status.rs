@@ -167,6 +167,7 @@ fn short(type_url: &str) -> &str {
         "istio.networking.nds.v1.NameTable" => "NDS",
         "istio.workload.Address" | "istio.workload.Workload" => "WDS",
         "istio.security.Authorization" => "WADS",
+        "meltemi.l7.v1.Resource" => "L7",
         _ => type_url,
     }
 }

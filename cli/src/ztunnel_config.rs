@@ -4,12 +4,13 @@ mod connections;
 mod live;
 mod tables;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use kube::ResourceExt;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::dump::{self, Row};
 use crate::output::{self, Format};
 use crate::proxy::{self, Which};
 
@@ -155,19 +156,13 @@ impl ZtunnelConfig {
     }
 }
 
-/// One line of a table, and the part of the dump that it shows.
-pub(crate) struct Row {
-    pub(crate) cells: Vec<String>,
-    pub(crate) source: Value,
-}
-
 impl Common {
     /// The dump, and the pod to narrow the view to, as `(namespace, name)`.
     async fn dump(&self, cluster: &Cluster) -> Result<(Value, Option<(String, String)>)> {
         match &self.file {
             Some(file) => {
                 self.one_source()?;
-                Ok((read_dump(file)?, None))
+                Ok((dump::read(file)?, None))
             }
             None => self.ask(cluster, |_| "/config_dump".to_owned()).await,
         }
@@ -220,29 +215,7 @@ impl Common {
     }
 }
 
-fn read_dump(file: &str) -> Result<Value> {
-    let text = if file == "-" {
-        std::io::read_to_string(std::io::stdin())?
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?
-    };
-    let dump: Value = serde_json::from_str(&text).with_context(|| format!("{file} is not JSON"))?;
-    if !dump.is_object() {
-        bail!("{file} is not a config dump: expected a JSON object");
-    }
-    Ok(dump)
-}
-
-/// The entries of a list that a dump may hold as an array or as a map.
-pub(crate) fn entries<'a>(dump: &'a Value, key: &str) -> Vec<&'a Value> {
-    match dump.get(key) {
-        Some(Value::Array(items)) => items.iter().collect(),
-        Some(Value::Object(items)) => items.values().collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// The text of a field, or nothing.
-pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
+/// The table of the certificates of any proxy's dump: its header and rows.
+pub(crate) fn certificates(dump: &Value) -> (&'static [&'static str], Vec<Row>) {
+    (&tables::CERTIFICATE_HEADER, tables::certificates(dump))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mesh_wire::discovery::{DeltaDiscoveryResponse, Resource};
 use mesh_wire::security::{self, string_match::MatchType};
-use mesh_wire::{type_url, workload as wire, zds};
+use mesh_wire::{l7, type_url, workload as wire, zds};
 use prost::Message;
 
 fn main() -> std::io::Result<()> {
@@ -60,6 +60,16 @@ fn all() -> Vec<Seeds> {
             texts(&[LOCAL, "{}", "workloads: [{uid: u, name: n, namespace: s, workloadIps: [10.0.0.1]}]"]),
         ),
         ("proxy_protocol", peers()),
+        ("l7_resource", l7_resources()),
+        (
+            "request_target",
+            texts(&[
+                "/a/./b/../c%2Dd?x=1\nShop.example:8080\nclose, x-hop",
+                "//x\\..%2f%5c/%2e%2E/%252e\n[2001:db8::1]:443\nkeep-alive",
+                "/100%/%2%35/%%61\na.b.\nhost",
+                "/files/\u{e9};p=1/..;/~\nuser@h\nupgrade, te",
+            ]),
+        ),
     ]
 }
 
@@ -93,6 +103,65 @@ fn connections() -> Vec<Vec<u8>> {
         [frame(1, 0, 1, first), frame(9, 4, 1, rest), frame(3, 0, 1, &[0, 0, 0, 8])].concat(),
         [frame(4, 0, 0, &[0, 4, 0, 0, 255, 255]), frame(6, 0, 0, &[7; 8]), frame(8, 0, 0, &[0, 1, 0, 0])].concat(),
         [frame(1, 4, 1, &headers), frame(8, 0, 1, &[0, 0, 1, 0]), frame(7, 0, 0, &[0; 8])].concat(),
+    ]
+}
+
+fn l7_resources() -> Vec<Vec<u8>> {
+    let exact =
+        |text: &str| l7::StringMatch { kind: Some(l7::string_match::Kind::Exact(text.into())), ignore_case: false };
+    let path = |kind| Some(l7::PathMatch { kind: Some(kind), ignore_case: false });
+    let matches = [
+        l7::HttpMatch { path: path(l7::path_match::Kind::SegmentPrefix("/shop".into())), ..Default::default() },
+        l7::HttpMatch { path: path(l7::path_match::Kind::Regex("/[^/]+/Ping".into())), ..Default::default() },
+        l7::HttpMatch {
+            headers: vec![l7::HeaderMatch { name: "x-user".into(), value: Some(exact("anna")) }],
+            ..Default::default()
+        },
+    ];
+    let entries = matches.into_iter().zip(0..).map(|(matching, rule)| l7::HttpEntry { r#match: Some(matching), rule });
+    let backend = l7::weighted_backend::Target::Backend(1);
+    let backends = vec![l7::WeightedBackend { weight: 9, target: Some(backend), ..Default::default() }];
+    let rewrite =
+        |kind| l7::Rewrite { authority: "new.example".into(), path: Some(l7::PathRewrite { kind: Some(kind) }) };
+    let forward = l7::HttpRule {
+        action: Some(l7::http_rule::Action::Forward(l7::Forward { backends })),
+        rewrite: Some(rewrite(l7::path_rewrite::Kind::Prefix("/new/".into()))),
+        request_headers: Some(l7::HeaderEdits {
+            remove: vec!["x-gone".into()],
+            set: vec![l7::Header { name: "x-who".into(), value: "%REQ(x-user?x-id):9%".into(), template: true }],
+            add: vec![l7::Header { name: "host".into(), value: "h".into(), template: false }],
+        }),
+        cors: Some(l7::Cors { origins: vec![exact("https://*.shop.io")], ..Default::default() }),
+        retry: Some(l7::Retry { attempts: 2, conditions: vec!["5xx".into()], ..Default::default() }),
+        fault: Some(l7::Fault { abort_http_status: 503, abort_per_million: 9, ..Default::default() }),
+        ..Default::default()
+    };
+    let regex = l7::RegexRewrite { pattern: "^/(.*)$".into(), substitution: "/x/\\1".into() };
+    let replace = l7::HttpRule { rewrite: Some(rewrite(l7::path_rewrite::Kind::Regex(regex))), ..forward.clone() };
+    let redirect = l7::Redirect { scheme: "https".into(), status: 301, ..Default::default() };
+    let redirect = l7::HttpRule { action: Some(l7::http_rule::Action::Redirect(redirect)), ..Default::default() };
+    let host = l7::VirtualHost { hostnames: vec!["*.example".into()], entries: entries.collect() };
+    let table = l7::HttpTable { hosts: vec![host], rules: vec![forward, replace, redirect] };
+    let rule = l7::AuthorizationRule {
+        from: vec![l7::AuthorizationSource { principals: vec!["cluster.local/ns/*".into()], ..Default::default() }],
+        to: vec![l7::AuthorizationOperation { paths: vec!["/v1/{*}/items".into()], ..Default::default() }],
+        when: vec![l7::AuthorizationCondition {
+            key: "request.headers[x-user]".into(),
+            values: vec!["an*".into()],
+            ..Default::default()
+        }],
+    };
+    let policy =
+        l7::Authorization { namespace: "shop".into(), name: "p".into(), rules: vec![rule], ..Default::default() };
+    let resource = |kind| l7::Resource { kind: Some(kind) }.encode_to_vec();
+    vec![
+        resource(l7::resource::Kind::Port(l7::Port { http: Some(table.clone()), ..Default::default() })),
+        resource(l7::resource::Kind::Listener(l7::Listener {
+            http: Some(table),
+            authorizations: vec![policy.clone()],
+            ..Default::default()
+        })),
+        resource(l7::resource::Kind::Proxy(l7::Proxy { authorizations: vec![policy], ..Default::default() })),
     ]
 }
 

@@ -12,8 +12,10 @@ pub mod dns;
 pub mod forwarded;
 pub mod hbone_connection;
 pub mod hbone_request;
+pub mod l7_resource;
 pub mod local_config;
 pub mod proxy_protocol;
+pub mod request_target;
 pub mod wds;
 pub mod zds;
 
@@ -21,7 +23,7 @@ pub mod zds;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const DECODERS: [Decoder; 11] = [
+pub const DECODERS: [Decoder; 13] = [
     ("admission", admission::run),
     ("authorization", authorization::run),
     ("baggage", baggage::run),
@@ -29,8 +31,10 @@ pub const DECODERS: [Decoder; 11] = [
     ("forwarded", forwarded::run),
     ("hbone_connection", hbone_connection::run),
     ("hbone_request", hbone_request::run),
+    ("l7_resource", l7_resource::run),
     ("local_config", local_config::run),
     ("proxy_protocol", proxy_protocol::run),
+    ("request_target", request_target::run),
     ("wds", wds::run),
     ("zds", zds::run),
 ];

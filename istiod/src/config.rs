@@ -1,12 +1,15 @@
 //! Settings of the process: flags, then environment, then defaults. Every mistake is reported, not only the first.
 
 mod flags;
+mod gateways;
 pub mod idle;
 pub mod mesh;
+mod mesh_l7;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::labels;
@@ -19,6 +22,7 @@ pub use flags::{Cli, Command, DiscoveryFlags};
 use crate::allocate::Pools;
 use crate::ca::authority::Lifetimes;
 use crate::publish::Debounce;
+use crate::world::ProxySettings;
 
 /// Effective settings. Holds no secret.
 #[derive(Clone, Debug)]
@@ -110,6 +114,8 @@ pub struct Config {
     pub debug_on_http: bool,
     /// Whether `/debug/force_disconnect` is served. `UNSAFE_ENABLE_ADMIN_ENDPOINTS`.
     pub unsafe_admin: bool,
+    /// How the proxies of Gateways are deployed.
+    pub proxies: Arc<ProxySettings>,
     /// Accepted settings that have no effect, to be logged.
     pub warnings: Vec<String>,
 }
@@ -190,15 +196,20 @@ impl Config {
             remote_cluster_timeout: read.duration("PILOT_REMOTE_CLUSTER_TIMEOUT", "30s"),
             debug_on_http: read.bool("ENABLE_DEBUG_ON_HTTP", true),
             unsafe_admin: read.bool("UNSAFE_ENABLE_ADMIN_ENDPOINTS", false),
+            proxies: Arc::new(gateways::settings(&mut read)),
             warnings: warnings(flags, env),
         };
-        if config.lifetimes.default > config.lifetimes.max {
-            read.problems.push("DEFAULT_WORKLOAD_CERT_TTL is longer than MAX_WORKLOAD_CERT_TTL".to_owned());
-        }
-        if !config.cluster && config.config_dir.is_none() {
-            read.problems.push("--registries=\"\" needs --configDir: there would be nothing to read".to_owned());
-        }
+        read.problems.extend(config.contradictions().map(str::to_owned));
         if read.problems.is_empty() { Ok(config) } else { Err(ConfigError { problems: read.problems }) }
+    }
+
+    /// Settings that cannot both hold.
+    fn contradictions(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let lifetimes = (self.lifetimes.default > self.lifetimes.max)
+            .then_some("DEFAULT_WORKLOAD_CERT_TTL is longer than MAX_WORKLOAD_CERT_TTL");
+        let nothing = (!self.cluster && self.config_dir.is_none())
+            .then_some("--registries=\"\" needs --configDir: there would be nothing to read");
+        lifetimes.into_iter().chain(nothing)
     }
 }
 

@@ -87,6 +87,14 @@ impl<R: TokenReviewer> Gatekeeper for Gate<R> {
         greeting(headers, (self.promises.0)())
     }
 
+    /// Only whom our own API server vouches for: those of other clusters are not the service accounts of ours, and a
+    /// certificate, which workloads of the same name get in every cluster, does not tell of which cluster its holder is.
+    fn principal(&self, caller: &Option<Caller>) -> Option<Arc<str>> {
+        let ours = |caller: &&Caller| caller.cluster.is_none() && caller.trust_domain.is_none();
+        let caller = caller.as_ref().filter(ours)?;
+        Some(format!("{}/{}", caller.namespace, caller.service_account).into())
+    }
+
     fn check(&self, caller: &Option<Caller>, node: &Node) -> Result<(), Status> {
         let claimed = NodeId::parse(node).map_err(Status::invalid_argument)?;
         match caller {
@@ -236,6 +244,30 @@ mod tests {
             told(headers("promises"), Promises::default()).unwrap(),
             "waypointRequired=strict,policyBeforeTraffic=strict"
         );
+    }
+
+    #[test]
+    fn what_is_for_one_account_is_for_nobody_of_another_cluster_nor_for_a_certificate_and_for_nobody_unknown() {
+        let gate = Gate::<crate::offline::Nobody> {
+            authenticator: None,
+            identity_check: true,
+            limiter: Arc::new(RateLimiter::new(1)),
+            promises: CurrentPromises::default(),
+        };
+        let caller = |cluster: Option<&str>| {
+            let cluster = cluster.map(Arc::from);
+            Some(Caller { namespace: "a".into(), service_account: "wp".into(), pod: None, cluster, trust_domain: None })
+        };
+        assert_eq!(gate.principal(&caller(None)).as_deref(), Some("a/wp"));
+        assert_eq!(gate.principal(&caller(Some("other"))), None);
+        // What the authority issues to that caller is of the mesh's one trust domain.
+        let trust_domain = mesh_core::identity::TrustDomain::new("cluster.local").ok();
+        assert!(trust_domain.is_some());
+        let issued = caller(None).map(|caller| Caller { trust_domain, ..caller });
+        assert_eq!(gate.principal(&issued), None);
+        assert_eq!(gate.principal(&None), None);
+        assert!(NodeId::parse(&node("waypoint~1.1.1.1~wp.ns-a~ns-a.svc", &[])).is_ok());
+        assert!(NodeId::parse(&node("router~1.1.1.1~gw.ns-a~ns-a.svc", &[])).is_ok());
     }
 
     #[test]

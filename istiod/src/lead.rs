@@ -1,5 +1,6 @@
 //! Leader election by Lease: all replicas serve, one writes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ pub struct Election {
     /// Leases of the control plane's namespace.
     pub leases: Api<Lease>,
     /// Name of the lock.
-    pub name: &'static str,
+    pub name: Arc<str>,
     /// Our identity: the pod's name.
     pub me: String,
 }
@@ -49,14 +50,14 @@ impl Election {
             match tokio::time::timeout(patience, self.attempt(&mut seen)).await {
                 Ok(Ok(true)) => renewed = Some(started),
                 Ok(Ok(false)) => renewed = None,
-                Ok(Err(error)) => tracing::warn!(lock = self.name, %error, "lease not renewed"),
-                Err(_) => tracing::warn!(lock = self.name, "lease not renewed in time"),
+                Ok(Err(error)) => tracing::warn!(lock = &*self.name, %error, "lease not renewed"),
+                Err(_) => tracing::warn!(lock = &*self.name, "lease not renewed in time"),
             }
             // Without word from the API server we lead until the deadline, which is shorter than the lease.
             let left = remaining(renewed, Instant::now());
             let lead = left.is_some();
             if leading.send_if_modified(|now| std::mem::replace(now, lead) != lead) {
-                tracing::info!(lock = self.name, leading = lead, "leadership changed");
+                tracing::info!(lock = &*self.name, leading = lead, "leadership changed");
             }
             tokio::select! {
                 _ = drain.signaled() => break,
@@ -67,15 +68,15 @@ impl Election {
         if renewed.is_some()
             && let Err(error) = self.release().await
         {
-            tracing::warn!(lock = self.name, %error, "lease not released");
+            tracing::warn!(lock = &*self.name, %error, "lease not released");
         }
     }
 
     /// Tries to take or keep the lease, and tells whether we have it.
     async fn attempt(&self, seen: &mut Option<Seen>) -> Result<bool, kube::Error> {
-        let Some(mut lease) = self.leases.get_opt(self.name).await? else {
+        let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(self.name.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.name.to_string()), ..ObjectMeta::default() },
                 spec: Some(self.held(None)),
             };
             return conflict_is_loss(self.leases.create(&PostParams::default(), &lease).await);
@@ -89,14 +90,14 @@ impl Election {
             return Ok(false);
         }
         lease.spec = Some(self.held(Some(&spec)));
-        conflict_is_loss(self.leases.replace(self.name, &PostParams::default(), &lease).await)
+        conflict_is_loss(self.leases.replace(&self.name, &PostParams::default(), &lease).await)
     }
 
     async fn release(&self) -> Result<(), kube::Error> {
-        let mut lease = self.leases.get(self.name).await?;
+        let mut lease = self.leases.get(&self.name).await?;
         if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.me)) {
             spec.holder_identity = Some(String::new());
-            self.leases.replace(self.name, &PostParams::default(), &lease).await?;
+            self.leases.replace(&self.name, &PostParams::default(), &lease).await?;
         }
         Ok(())
     }
@@ -169,7 +170,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leadership_ends_with_the_deadline_however_slow_the_api_server_is() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let calls = std::sync::Arc::new(AtomicUsize::new(0));
+        let calls = Arc::new(AtomicUsize::new(0));
         // One slow renewal, then silence.
         let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
@@ -187,7 +188,7 @@ mod tests {
             }
         });
         let leases = Api::namespaced(kube::Client::new(server, "default"), "ns");
-        let election = Election { leases, name: "lock", me: "me".into() };
+        let election = Election { leases, name: "lock".into(), me: "me".into() };
         let (leading, mut receiver) = watch::channel(false);
         let (_signal, drain) = mesh_core::drain::channel();
         let started = Instant::now();

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod config;
 pub mod debug;
 pub mod gate;
+pub mod gateway;
 pub mod lead;
 pub mod listen;
 pub mod metrics;

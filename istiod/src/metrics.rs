@@ -22,6 +22,8 @@ pub struct Metrics {
     published: Counter,
     inbound: Family<TypeLabel, Gauge>,
     services: Gauge,
+    layer7: Gauge,
+    layer7_computed: Gauge,
     debounce: Histogram,
     compute: Histogram,
     recomputed: Gauge,
@@ -104,6 +106,11 @@ impl Metrics {
             published: Counter::default(),
             inbound: family(registry, "pilot_inbound_updates", "Changes told by sources: config, eds, svc, svcdelete"),
             services: gauge("pilot_services", "Services known"),
+            layer7: gauge("pilot_l7_resources", "Resources for waypoints and gateways"),
+            layer7_computed: gauge(
+                "pilot_l7_resources_computed",
+                "Resources for waypoints and gateways computed since the start",
+            ),
             debounce: histogram("pilot_debounce_time", "Seconds from the first change of a batch to its publication"),
             compute: histogram("pilot_pushcontext_init_seconds", "Seconds that recomputing took"),
             recomputed: gauge("pilot_resources_recomputed", "Resources that changes made us compute anew"),
@@ -184,6 +191,11 @@ impl Metrics {
     pub(crate) fn mesh_config_refused(&self) {
         self.mesh_config_invalid.set(1);
         self.mesh_config_rejected.inc();
+    }
+
+    pub(crate) fn layer7(&self, count: usize, computed: u64) {
+        self.layer7.set(count.try_into().unwrap_or(i64::MAX));
+        self.layer7_computed.set(computed.try_into().unwrap_or(i64::MAX));
     }
 
     pub(crate) fn services(&self, count: usize) {

@@ -95,8 +95,10 @@ impl Plane {
             metrics,
             published: 0,
             publications: watch::channel(()).0,
+            progress: watch::channel(false).0,
             reasons: BTreeSet::new(),
             renew: false,
+            named: 0,
         };
         supervisor.spawn("publisher", publisher.run());
         Ok(Self { hub, model, registry, readiness, supervisor, mesh_report: told.report })
@@ -160,7 +162,7 @@ impl Plane {
 
 /// There is no API server to ask: no token is good.
 #[derive(Debug)]
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl TokenReviewer for Nobody {
     async fn review(&self, _token: &str, _audiences: &[String]) -> Result<TokenReviewStatus, AuthError> {

@@ -20,8 +20,8 @@ use crate::status::Feed;
 use crate::translate::Model;
 use crate::world::{Change, Kind, RemoteChange};
 
-/// The types that node proxies ask for. Policies come before, and leave after, the workloads that name them.
-pub const TYPES: [TypeSpec; 3] = [
+/// The types that proxies ask for. Policies come before, and leave after, the workloads that name them.
+pub const TYPES: [TypeSpec; 4] = [
     TypeSpec { url: type_url::AUTHORIZATION, backing: Backing::Own, after: None },
     TypeSpec { url: type_url::ADDRESS, backing: Backing::Own, after: Some(type_url::AUTHORIZATION) },
     TypeSpec {
@@ -29,6 +29,8 @@ pub const TYPES: [TypeSpec; 3] = [
         backing: Backing::View { of: type_url::ADDRESS, project: inner_workload },
         after: Some(type_url::AUTHORIZATION),
     },
+    // What it names are services: those come before.
+    TypeSpec { url: type_url::L7, backing: Backing::Own, after: None },
 ];
 
 /// When gathered changes are published.
@@ -78,10 +80,14 @@ pub struct Publisher {
     pub published: u64,
     /// Told after the model was recomputed.
     pub publications: watch::Sender<()>,
+    /// Told after the model has taken changes: whether everything is known but what others name.
+    pub progress: watch::Sender<bool>,
     /// What the changes since the last publication were about.
     pub reasons: BTreeSet<&'static str>,
     /// Proxies were told promises that hold no longer.
     pub renew: bool,
+    /// Which ConfigMaps and Secrets backends needed at the last publication.
+    pub named: u64,
 }
 
 impl Publisher {
@@ -130,6 +136,8 @@ impl Publisher {
                     self.awaited.remove(kind);
                 }
                 Change::Remote(_, change) if matches!(**change, RemoteChange::Settled) => self.awaits_clusters = false,
+                // Whose it is decides the model.
+                Change::Tagged { .. } => {}
                 Change::Broken { kind, key, reason, stand_in, .. } => {
                     self.metrics.unreadable(*kind);
                     tell_broken(*kind, key, reason, stand_in.is_some());
@@ -148,14 +156,20 @@ impl Publisher {
                 self.reasons.insert(reason);
             }
         }
+        let known = self.awaited.iter().all(|kind| Kind::REFERENCED.contains(kind));
+        self.progress.send_if_modified(|now| std::mem::replace(now, known) != known || touching > 0);
         (touching, dirty)
     }
 
     fn publish(&mut self, first: Instant) {
         let started = Instant::now();
+        let named;
         let (recomputed, delta, services) = {
             let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
-            (model.dirtiness(), model.flush(), model.world().service_count())
+            let told = (model.dirtiness(), model.flush(), model.world().service_count());
+            self.metrics.layer7(model.layer7().resources().len(), model.layer7().computed());
+            named = model.layer7().material_epoch();
+            told
         };
         self.metrics.recomputed(recomputed);
         self.metrics.computed(started.elapsed());
@@ -170,6 +184,10 @@ impl Publisher {
         }
         if std::mem::take(&mut self.renew) {
             self.hub.renew();
+        }
+        if std::mem::replace(&mut self.named, named) != named {
+            // Other ConfigMaps and Secrets are needed.
+            self.progress.send_modify(|_| {});
         }
         self.publications.send_replace(());
         if !delta.statuses.is_empty() {
@@ -201,6 +219,7 @@ fn inbound(change: &Change) -> &'static str {
         Change::Upsert(object) | Change::Partial { object, .. } => object.kind(),
         Change::Delete(Kind::Service, _) => return "svcdelete",
         Change::Delete(kind, _) | Change::Retain(kind, _) | Change::Broken { kind, .. } => *kind,
+        Change::Tagged { change, .. } => return inbound(change),
         _ => return "config",
     };
     match kind {

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::config::mesh::MeshReport;
 use crate::debug::http::{self, DebugState};
 use crate::gate::{CurrentPromises, Gate, RateLimiter};
+use crate::gateway::{ClassKeeper, Deployer};
 use crate::lead::Election;
 use crate::listen::{self, Bounds};
 use crate::metrics::{HubMetrics, Metrics};
@@ -38,6 +39,7 @@ use crate::publish::{Publisher, TYPES};
 use crate::roots::{Channels, RootDistributor};
 use crate::serve::HttpServer;
 use crate::source::files::Files;
+use crate::source::materials::Materials;
 use crate::source::mesh::Told;
 use crate::source::remote::RemoteClusters;
 use crate::source::remote::registry::Clusters;
@@ -87,6 +89,20 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads ConfigMaps and Secrets that other objects name.
+fn read_materials(config: &Config, sources: &Sources, model: &Arc<RwLock<Model>>, progress: watch::Receiver<bool>) {
+    let materials = Materials {
+        client: sources.client.clone(),
+        model: model.clone(),
+        changes: sources.changes.clone(),
+        supervisor: sources.supervisor.clone(),
+        progress,
+        namespace: config.namespace.clone(),
+        revision: sources.revision.clone(),
+    };
+    sources.supervisor.spawn("named ConfigMaps and Secrets", materials.run());
 }
 
 /// What the parts share.
@@ -142,11 +158,13 @@ impl Plane {
         let following = mesh::follow(client.clone(), config.clone(), changes, told.clone());
         supervisor.spawn("mesh configuration", following);
         let (publications_tx, publications) = watch::channel(());
+        let (progress_tx, progress) = watch::channel(false);
+        read_materials(&config, &sources, &model, progress);
         let publisher = Publisher {
             model: model.clone(),
             hub: hub.clone(),
             changes: receiver,
-            awaited: BTreeSet::from(Kind::ALL),
+            awaited: Kind::ALL.into_iter().chain(Kind::REFERENCED).collect(),
             awaits_clusters: config.multi_network,
             ready: Some(readiness.register("discovery")),
             debounce: config.debounce,
@@ -154,8 +172,10 @@ impl Plane {
             metrics: metrics.clone(),
             published: 0,
             publications: publications_tx,
+            progress: progress_tx,
             reasons: BTreeSet::new(),
             renew: false,
+            named: 0,
         };
         supervisor.spawn("publisher", publisher.run());
         let authenticator = Arc::new(Authenticator {
@@ -345,6 +365,9 @@ impl Plane {
             };
             self.supervisor.spawn("address allocator", allocator.run(self.drain.clone()));
         }
+        if !from_files {
+            self.gateways();
+        }
         if self.config.status && !from_files {
             let writer = StatusWriter {
                 client: self.client.clone(),
@@ -356,6 +379,24 @@ impl Plane {
             self.supervisor.spawn("status writer", writer.run(self.drain.clone()));
         }
         Ok(())
+    }
+
+    /// Starts whoever makes classes of gateways and the proxies of Gateways.
+    fn gateways(&self) {
+        let classes = ClassKeeper {
+            client: self.client.clone(),
+            model: self.model.clone(),
+            publications: self.publications.clone(),
+        };
+        self.supervisor.spawn("classes of gateways", classes.run(self.drain.clone()));
+        let lock = format!("{DEPLOYMENT_LOCK}-{}", self.config.revision);
+        let deployer = Deployer {
+            client: self.client.clone(),
+            model: self.model.clone(),
+            publications: self.publications.clone(),
+            leading: self.lead(lock),
+        };
+        self.supervisor.spawn("deployer of gateways", deployer.run(self.drain.clone()));
     }
 
     /// Starts the writer of the trust bundle. Tells whether there is such a kind in this cluster.
@@ -373,12 +414,13 @@ impl Plane {
         Ok(true)
     }
 
-    fn lead(&self, name: &'static str) -> watch::Receiver<bool> {
+    fn lead(&self, name: impl Into<Arc<str>>) -> watch::Receiver<bool> {
+        let name = name.into();
         if !self.config.leader_election {
             let (sender, leading) = watch::channel(true);
             let mut drain = self.drain.clone();
             // Without election we lead for as long as we run.
-            self.supervisor.spawn(name, async move {
+            self.supervisor.spawn(ELECTION, async move {
                 drain.signaled().await;
                 sender.send_replace(false);
             });
@@ -387,7 +429,7 @@ impl Plane {
         let leases = Api::namespaced(self.client.clone(), &self.config.namespace);
         let election = Election { leases, name, me: self.config.pod_name.clone() };
         let (leading, receiver) = watch::channel(false);
-        self.supervisor.spawn(name, election.run(leading, self.drain.clone()));
+        self.supervisor.spawn(ELECTION, election.run(leading, self.drain.clone()));
         receiver
     }
 }
@@ -466,5 +508,9 @@ const NAMESPACE_LOCK: &str = "istio-namespace-controller-election";
 const TRUST_BUNDLE_LOCK: &str = "istio-clustertrustbundle-controller-election";
 /// Lock of whoever allocates addresses for ServiceEntries.
 const ALLOCATION_LOCK: &str = "istio-ip-autoallocate";
+/// Lock of whoever makes the proxies of Gateways; the revision follows.
+const DEPLOYMENT_LOCK: &str = "istio-gateway-deployment";
+/// Tasks that take part in an election.
+const ELECTION: &str = "election";
 /// Lock of whoever writes status.
 const STATUS_LOCK: &str = "istio-status-leader";

@@ -4,6 +4,7 @@ pub mod convert;
 mod crds;
 pub mod files;
 mod lean;
+pub mod materials;
 pub mod mesh;
 pub mod remote;
 mod watch;
@@ -87,6 +88,8 @@ impl Drop for Watches {
 /// Group, version, kind and plural of a kind.
 pub fn resource(kind: Kind) -> ApiResource {
     let (group, plural) = match kind {
+        Kind::ConfigMap => ("", "configmaps"),
+        Kind::Secret => ("", "secrets"),
         Kind::Pod => ("", "pods"),
         Kind::Service => ("", "services"),
         Kind::Namespace => ("", "namespaces"),
@@ -99,6 +102,30 @@ pub fn resource(kind: Kind) -> ApiResource {
         Kind::WorkloadEntry => (mesh_api::labels::NETWORKING_GROUP, "workloadentries"),
         Kind::Gateway => (mesh_api::labels::GATEWAY_GROUP, "gateways"),
         Kind::GatewayClass => (mesh_api::labels::GATEWAY_GROUP, "gatewayclasses"),
+        Kind::HttpRoute => (mesh_api::labels::GATEWAY_GROUP, "httproutes"),
+        Kind::GrpcRoute => (mesh_api::labels::GATEWAY_GROUP, "grpcroutes"),
+        Kind::TlsRoute => (mesh_api::labels::GATEWAY_GROUP, "tlsroutes"),
+        Kind::TcpRoute => (mesh_api::labels::GATEWAY_GROUP, "tcproutes"),
+        Kind::UdpRoute => (mesh_api::labels::GATEWAY_GROUP, "udproutes"),
+        Kind::ReferenceGrant => (mesh_api::labels::GATEWAY_GROUP, "referencegrants"),
+        Kind::ListenerSet => (mesh_api::labels::GATEWAY_GROUP, "listenersets"),
+        Kind::BackendTlsPolicy => (mesh_api::labels::GATEWAY_GROUP, "backendtlspolicies"),
+        Kind::TrafficPolicy => (EXPERIMENTAL_GROUP, "xbackendtrafficpolicies"),
+        Kind::VirtualService => (mesh_api::labels::NETWORKING_GROUP, "virtualservices"),
+        Kind::DestinationRule => (mesh_api::labels::NETWORKING_GROUP, "destinationrules"),
+        Kind::WasmPlugin => (mesh_api::extensions::GROUP, "wasmplugins"),
+        Kind::TrafficExtension => (mesh_api::extensions::GROUP, "trafficextensions"),
+        Kind::EnvoyFilter => (mesh_api::labels::NETWORKING_GROUP, "envoyfilters"),
     };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind.name()), plural)
+    let version = match kind {
+        // Older clusters serve only this one, and newer ones this one too.
+        Kind::ReferenceGrant => "v1beta1",
+        Kind::TrafficPolicy | Kind::WasmPlugin | Kind::TrafficExtension => "v1alpha1",
+        Kind::EnvoyFilter => "v1alpha3",
+        _ => "v1",
+    };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
 }
+
+/// API group of what the Gateway API tries out.
+const EXPERIMENTAL_GROUP: &str = "gateway.networking.x-k8s.io";

@@ -6,6 +6,7 @@
 
 mod apply;
 mod feed;
+mod merge;
 mod queue;
 mod refusal;
 mod sweep;
@@ -16,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use mesh_core::drain::DrainWatch;
 use tokio::sync::watch;
 
@@ -96,12 +97,18 @@ impl Writer {
 
     async fn apply(&self, target: &StatusTarget, wanted: Option<&ObjectStatus>) -> Result<(), kube::Error> {
         let resource = resource(target.kind);
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &target.key.namespace, &resource);
+        let api: Api<DynamicObject> = match &*target.key.namespace {
+            "" => Api::all_with(self.client.clone(), &resource),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
+        };
+        if merge::applies_to(target.kind) {
+            return self.merge(target, wanted, &api, &resource).await;
+        }
         let object = api.get(&target.key.name).await?;
-        let live = apply::live(&object);
-        if apply::is_current(target, wanted, &live) && !apply::owns_other(target, &object) {
+        if is_current(target, wanted, &object) {
             return Ok(());
         }
+        let live = apply::live(&object);
         let patch = apply::patch(target, &resource, wanted, &live, Timestamp::now());
         let params = PatchParams::apply(target.manager).force();
         api.patch_status(&target.key.name, &params, &Patch::Apply(&patch)).await?;
@@ -110,4 +117,48 @@ impl Writer {
         }
         Ok(())
     }
+
+    /// Replaces what differs, over the object that was read: where another controller was faster, its status is read again.
+    async fn merge(
+        &self,
+        target: &StatusTarget,
+        wanted: Option<&ObjectStatus>,
+        api: &Api<DynamicObject>,
+        resource: &ApiResource,
+    ) -> Result<(), kube::Error> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let object = api.get(&target.key.name).await?;
+            let live = status_of(&object);
+            let Some(status) = merge::merged(target, wanted, live, Timestamp::now()) else { return Ok(()) };
+            let patch = merge::patch(object.metadata.resource_version.as_deref(), status);
+            let params = PatchParams { field_manager: Some(target.manager.to_owned()), ..PatchParams::default() };
+            match api.patch_status(&target.key.name, &params, &Patch::Merge(&patch)).await {
+                Err(kube::Error::Api(status)) if status.code == 409 && attempt < CONFLICTS_MAX => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    if let Some(wanted) = wanted {
+                        self.refusals.tell(&object, resource, wanted, &merge::all_conditions(live)).await;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
 }
+
+/// Whether the object says what it should, as far as this field manager goes.
+fn is_current(target: &StatusTarget, wanted: Option<&ObjectStatus>, object: &DynamicObject) -> bool {
+    if merge::applies_to(target.kind) {
+        return merge::merged(target, wanted, status_of(object), Timestamp::UNIX_EPOCH).is_none();
+    }
+    apply::is_current(target, wanted, &apply::live(object)) && !apply::owns_other(target, object)
+}
+
+fn status_of(object: &DynamicObject) -> &serde_json::Value {
+    object.data.get("status").unwrap_or(&serde_json::Value::Null)
+}
+
+/// Attempts to be faster than others, before the write counts as failed.
+const CONFLICTS_MAX: u32 = 3;

@@ -2,14 +2,18 @@
 //! for what a change can touch.
 
 mod attach;
+mod backend_policy;
 mod balance;
 mod canonical;
 pub mod conditions;
 pub mod endpoint;
 pub mod entry;
+mod extension;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod host;
+pub mod l7;
+pub mod listener;
 mod member;
 mod model;
 pub mod peer;
@@ -19,9 +23,11 @@ mod references;
 mod remote;
 pub mod required;
 mod resource;
+pub mod route;
 pub mod service;
 mod statuses;
 mod subject;
+mod tagged;
 pub mod waypoint;
 pub mod workload_entry;
 

@@ -1,7 +1,7 @@
 //! Golden tests: Kubernetes YAML in, resources out. One folder a topic under `tests/golden`.
 //!
 //! To add one, make a folder with `input.yaml` (any number of documents; an optional first document of kind
-//! `MeshSettings` changes settings; `cluster: ID` at the top of a document makes it one of another cluster) and run `UPDATE_GOLDEN=1 cargo test -p istiod --test golden`; then read
+//! `MeshSettings` changes settings, and with `layer7: true` has what waypoints and gateways are told shown; `cluster: ID` at the top of a document makes it one of another cluster) and run `UPDATE_GOLDEN=1 cargo test -p istiod --test golden`; then read
 //! `expected.yaml` and keep it if it is what should come out.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use istiod::debug::view;
 use istiod::source::convert;
-use istiod::translate::Model;
+use istiod::translate::conditions::{ListenerPart, Parts};
+use istiod::translate::l7::redacted;
+use istiod::translate::{Condition, Model};
 use istiod::world::{Change, Kind, MeshSettings, RemoteChange};
 use kube::api::DynamicObject;
 use mesh_core::identity::TrustDomain;
@@ -45,6 +47,7 @@ fn translate(input: &Path) -> Value {
     let mut model = Model::default();
     let mut broken = BTreeMap::new();
     let mut clusters = BTreeSet::new();
+    let show = documents.iter().any(|one| one["kind"] == "MeshSettings" && one["spec"]["layer7"] == true);
     for mut document in documents {
         // Documents of another cluster say so, at the top.
         let cluster = document.as_object_mut().and_then(|fields| fields.remove("cluster"));
@@ -82,19 +85,75 @@ fn translate(input: &Path) -> Value {
     let policies = model.authorizations().iter().map(|(name, one)| named((name, view::authorization(one))));
     let mut statuses: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (target, status) in model.statuses() {
-        let conditions = status
-            .conditions
-            .iter()
-            .map(|one| json!({"type": one.type_, "status": one.holds, "reason": one.reason, "message": one.message}));
-        statuses.entry(format!("{} {}", target.kind.name(), target.key)).or_default().extend(conditions);
+        let all = statuses.entry(format!("{} {}", target.kind.name(), target.key)).or_default();
+        all.extend(status.conditions.iter().map(condition));
+        all.extend(parts(&status.parts));
     }
-    json!({
+    let resources = model.layer7().resources().iter();
+    let layer7 =
+        resources.map(|(name, one)| (name.to_string(), outline(&redacted(one).unwrap()))).collect::<BTreeMap<_, _>>();
+    let mut whole = json!({
         "addresses": addresses.collect::<BTreeMap<_, _>>(),
         "policies": policies.collect::<BTreeMap<_, _>>(),
         "statuses": statuses,
         "broken": broken,
-    })
+    });
+    if show {
+        whole["layer7"] = json!(layer7);
+    }
+    whole
 }
+
+fn condition(one: &Condition) -> Value {
+    json!({"type": one.type_, "status": one.holds, "reason": one.reason, "message": one.message})
+}
+
+/// What is said of parents, ancestors and listeners.
+fn parts(parts: &Parts) -> Vec<Value> {
+    let conditions = |all: &[Condition]| all.iter().map(condition).collect::<Vec<_>>();
+    let listener = |one: &ListenerPart| {
+        let kinds: Vec<_> = one.supported_kinds.iter().map(|kind| kind.kind.as_str()).collect();
+        json!({"listener": &*one.name, "kinds": kinds, "routes": one.attached_routes, "conditions": conditions(&one.conditions)})
+    };
+    match parts {
+        Parts::None | Parts::Features(_) => Vec::new(),
+        Parts::Parents(all) | Parts::Ancestors(all) => all
+            .iter()
+            .map(|one| json!({"of": one.reference, "by": one.controller, "conditions": conditions(&one.conditions)}))
+            .collect(),
+        Parts::Gateway(parts) => {
+            let addresses = parts.addresses.iter().map(|all| json!({"addresses": all}));
+            addresses.chain(parts.listeners.iter().flatten().map(listener)).collect()
+        }
+        Parts::Listeners(listeners) => listeners.iter().map(listener).collect(),
+    }
+}
+
+/// The fields of a message that say something, one a line. Certificates are left out.
+fn outline(message: &impl std::fmt::Debug) -> Vec<String> {
+    let text = format!("{message:#?}");
+    let mut lines = Vec::new();
+    let mut numbers = 0;
+    for line in text.lines().map(|line| line.trim_end_matches(',')) {
+        let value = line.split_once(": ").map_or(line, |(_, value)| value).trim();
+        numbers = if value == line.trim() && value.bytes().all(|byte| byte.is_ascii_digit()) { numbers + 1 } else { 0 };
+        let silent = matches!(value, "" | "None" | "false" | "0.0" | "[]" | "{}" | "\"\"" | "}" | "]" | ")");
+        let wrapper = matches!(value, "Some(" | "Resource {") && value == line.trim();
+        if !silent && !wrapper && numbers <= BYTES_SHOWN && (value != "0" || numbers > 0) {
+            let indent = line.len() - line.trim_start().len();
+            lines.push(format!(
+                "{:>width$}{}",
+                "",
+                line.trim_start().replace(": Some(", ":"),
+                width = indent.saturating_sub(8) / 4
+            ));
+        }
+    }
+    lines
+}
+
+/// Longest list of bytes that is shown: an address.
+const BYTES_SHOWN: usize = 16;
 
 fn settings(document: &Value) -> MeshSettings {
     let mut settings = MeshSettings::default();

@@ -6,6 +6,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|name| format!("proto/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     // Sorted maps: equal messages must serialise to equal bytes, since versions are content hashes.
-    tonic_prost_build::configure().btree_map(".istio.workload").btree_map(".meltemi.l7").btree_map(".meltemi.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .btree_map(".istio.workload")
+        .btree_map(".meltemi.l7")
+        .btree_map(".meltemi.v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }

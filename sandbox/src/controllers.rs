@@ -9,6 +9,7 @@ mod daemon_set;
 mod deployment;
 mod endpoints;
 mod job;
+pub(crate) mod load_balancer;
 mod node_health;
 mod owner;
 mod pod_state;
@@ -104,6 +105,7 @@ pub async fn run(client: Client, cache: Informers, config: ClusterConfig) {
     tasks.spawn(daemon_set::run(cluster.clone()));
     tasks.spawn(job::run(cluster.clone()));
     tasks.spawn(endpoints::run(cluster.clone()));
+    tasks.spawn(load_balancer::run(cluster.clone()));
     tasks.spawn(node_health::run(cluster));
     if let Some(Err(error)) = tasks.join_next().await {
         tracing::error!(%error, "a controller ended");

@@ -35,6 +35,7 @@ enum Program {
 
 const TABLE: &[Row] = &[
     Row { names: &["ztunnel"], program: Program::Built("ztunnel"), files: &[] },
+    Row { names: &["waypoint", "proxyv2"], program: Program::Built("waypoint"), files: &[] },
     Row { names: &["pilot", "istiod"], program: Program::Built("istiod"), files: &[] },
     Row {
         names: &["install-cni"],
@@ -148,6 +149,10 @@ mod tests {
         assert_eq!(argv, ["/b/ztunnel", "proxy", "ztunnel"]);
         let argv = table().argv("x/pilot", &[], &words(&["discovery"])).unwrap();
         assert_eq!(argv, ["/b/istiod", "discovery"]);
+        for image in ["meltemi/waypoint:0.1.0", "docker.io/istio/proxyv2:1.30"] {
+            let argv = table().argv(image, &[], &words(&["proxy", "waypoint"])).unwrap();
+            assert_eq!(argv, ["/b/waypoint", "proxy", "waypoint"]);
+        }
         assert_eq!(table().argv("sleep", &[], &[]).unwrap(), ["sleep", "infinity"]);
     }
 

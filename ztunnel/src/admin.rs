@@ -113,7 +113,8 @@ const INDEX: &str = "<!doctype html><title>ztunnel</title><h1>ztunnel</h1><table
 <td>where CPU time goes, if built in\
 <tr><td>POST quitquitquit<td>end gracefully</table>\n";
 const CONNECTIONS_USAGE: &str = "usage: /debug/connections or /debug/connections?pod=<namespace>/<name>\n";
-const EXPLAIN_USAGE: &str = "usage: /explain?src=<namespace>/<pod> or <ip>&dst=<host or ip>:<port>\n";
+const EXPLAIN_USAGE: &str =
+    "usage: /explain?src=<namespace>/<pod> or <ip>&dst=<host or ip>:<port>; src=tunnel:... for a waypoint\n";
 
 #[cfg(test)]
 mod tests;

@@ -36,14 +36,18 @@ pub enum ExplainError {
     },
 }
 
+/// Before a source that needs no proxy to make tunnels.
+const TUNNEL: &str = "tunnel:";
 /// Source port of the connection that is imagined; no decision depends on it.
 const SOME_PORT: u16 = 40_000;
 
-/// Explains a connection as it would go while the promises in `strict` hold.
+/// Explains a connection as it would go while the promises in `strict` hold. A source that makes tunnels itself, as
+/// waypoints and gateways do, is written `tunnel:<source>`.
 ///
 /// # Errors
 /// Source or destination mean nothing to this proxy.
 pub fn explain(snapshot: &Snapshot, strict: Strict, domain: &str, src: &str, dst: &str) -> Result<Value, ExplainError> {
+    let (src, makes_tunnels) = src.strip_prefix(TUNNEL).map_or((src, false), |src| (src, true));
     let source = find_source(snapshot, src)?;
     let target = find_destination(snapshot, domain, &source, dst)?;
     let source_ip = source_ip(&source, target.ip());
@@ -52,7 +56,7 @@ pub fn explain(snapshot: &Snapshot, strict: Strict, domain: &str, src: &str, dst
         "source": party(&source),
         "destination": { "requested": dst, "address": target.to_string() },
     });
-    let captured = source.protocol == Protocol::Hbone;
+    let captured = makes_tunnels || source.protocol == Protocol::Hbone;
     // Without a proxy at the source nothing is decided there: the destination sees plaintext.
     let decided =
         if captured { route::outbound(snapshot, &from, target, &mut |_| 0) } else { Ok(uncaptured(snapshot, target)) };

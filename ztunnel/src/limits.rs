@@ -88,14 +88,5 @@ pub const DNS_RELOAD_PAUSE: Duration = Duration::from_secs(5);
 pub const RESOLVER_CACHE_MAX: usize = 4096;
 /// Names that the process itself asks for at once; all pods together.
 pub const RESOLVER_QUERIES_MAX: usize = 256;
-/// How often the process looks whether a load has ended.
-pub const LOAD_PAUSE: Duration = Duration::from_secs(5);
-/// How often it looks whether one has begun.
-pub const REST_PAUSE: Duration = Duration::from_secs(15);
-/// How often it tidies up after a load, once at each look: for two minutes, by when all that a load left has expired
-/// but what is kept on purpose.
-pub const TIDIES: u32 = 8;
-/// CPU time between two looks of a process at rest.
-pub const RESTING_CPU_MAX: Duration = Duration::from_millis(100);
 /// Bytes of an application that are sent ahead, before the destination has accepted the connection.
 pub const EARLY_BYTES_MAX: usize = 4 << 10;

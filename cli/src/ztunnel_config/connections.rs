@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Direction, Row, entries, text};
+use super::Direction;
+use crate::dump::{Row, entries, text};
 
 pub(super) const HEADER: [&str; 6] = ["WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"];
 

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::Direction;
 use super::connections::Filter;
-use super::{Direction, Row, entries, text};
+use crate::dump::{Row, entries, text};
 
 /// Where a proxy of ours answers; `about` is one pod, as `(namespace, name)`.
 pub(super) fn path(about: Option<&(String, String)>) -> String {

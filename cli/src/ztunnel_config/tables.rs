@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Row, entries, text};
+use crate::dump::{Row, entries, text};
 
 pub(super) const WORKLOAD_HEADER: [&str; 6] = ["NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"];
 pub(super) const SERVICE_HEADER: [&str; 5] = ["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"];

@@ -27,6 +27,11 @@ pub(super) fn mesh(field: &str) -> Idle {
     Idle { field: field.to_owned(), reason: known.map_or(UNKNOWN, |(_, reason)| reason) }
 }
 
+/// A field of `defaultConfig` that nothing reads.
+pub(super) fn proxy(field: &str) -> Idle {
+    Idle { field: format!("defaultConfig.{field}"), reason: L7 }
+}
+
 const UNKNOWN: &str = "it is not a field of the mesh configuration";
 const L7: &str = "it is for waypoints and gateways, which this version does not configure";
 const SIDECAR: &str = "it is for sidecars and ambient has none";
@@ -48,9 +53,6 @@ const ENV: &[(&str, &str, &str)] = &[
     ("AMBIENT_ENABLE_MULTI_NETWORK_INGRESS", "false", L7),
     ("AMBIENT_SCOPED_ADDRESS_PUSHES", "true", ALWAYS),
     ("PILOT_ENABLE_GATEWAY_API", "true", "Gateways are always read, for waypoints"),
-    ("PILOT_ENABLE_GATEWAY_API_STATUS", "true", L7),
-    ("PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", "true", L7),
-    ("PILOT_ENABLE_GATEWAY_API_GATEWAYCLASS_CONTROLLER", "true", L7),
     ("PILOT_ENABLE_ALPHA_GATEWAY_API", "false", L7),
     ("JWT_RULE", "", "callers are known by certificates and by tokens that the API server reviews"),
     ("TRUSTED_GATEWAY_CIDR", "", "identities in x-forwarded-client-cert are not believed"),
@@ -73,28 +75,19 @@ const MESH: &[(&str, &str)] = &[
     ("certificates", "certificates for files are not made"),
     ("ca", NEVER),
     ("configSources", "objects come from the cluster"),
-    ("connectTimeout", L7),
-    ("defaultConfig", L7),
-    ("defaultDestinationRuleExportTo", L7),
-    ("defaultHttpRetryPolicy", L7),
     ("defaultProviders", L7),
     ("defaultServiceExportTo", "everything is visible in ambient"),
-    ("defaultVirtualServiceExportTo", L7),
     ("dnsRefreshRate", L7),
     ("enableAutoMtls", "the mesh is always mutual TLS"),
     ("enablePrometheusMerge", SIDECAR),
     ("enableTracing", L7),
     ("extensionProviders", L7),
-    ("h2UpgradePolicy", L7),
-    ("hboneIdleTimeout", L7),
     ("inboundClusterStatName", L7),
     ("ingressClass", "Ingress is not served"),
     ("ingressControllerMode", "Ingress is not served"),
-    ("localityLbSetting", L7),
     ("meshMTLS", "the lowest TLS version is a setting of the node proxy"),
     ("outboundClusterStatName", L7),
     ("outboundTrafficPolicy", "the node proxy passes unknown destinations through"),
-    ("pathNormalization", L7),
     ("serviceSettings", L7),
     ("tlsDefaults", L7),
 ];

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Config;
 use super::idle::{self, Idle};
+use super::mesh_l7;
 use crate::world::{MeshSettings, Promise, Promises};
 
 /// Why a mesh configuration is not used. The one before stays in force.
@@ -43,6 +44,7 @@ pub fn settings(text: &str, config: &Config) -> Result<(MeshSettings, Vec<Idle>)
     let promise = |name: &str| promises.get(name).copied().unwrap_or_default();
     let root: String = mesh.take("rootNamespace")?;
     let root = if root.is_empty() { config.namespace.as_str() } else { &root };
+    let (l7, unread) = mesh_l7::settings(&mut mesh)?;
     let settings = MeshSettings {
         cluster_id: config.cluster_id.as_str().into(),
         domain: config.domain.as_str().into(),
@@ -66,16 +68,18 @@ pub fn settings(text: &str, config: &Config) -> Result<(MeshSettings, Vec<Idle>)
         services_select_workload_entries: config.services_select_workload_entries,
         multi_network: config.multi_network,
         scopes: mesh.take("serviceScopeConfigs")?,
+        proxies: config.proxies.clone(),
+        l7,
     };
-    Ok((settings, mesh.0.keys().map(|field| idle::mesh(field)).collect()))
+    Ok((settings, mesh.0.keys().map(|field| idle::mesh(field)).chain(unread).collect()))
 }
 
 /// Fields that were not looked at yet.
-struct Fields(BTreeMap<String, Value>);
+pub(super) struct Fields(BTreeMap<String, Value>);
 
 impl Fields {
     /// Reads a field; one that is not there, or null, is what it is by default.
-    fn take<T: Default + DeserializeOwned>(&mut self, field: &str) -> Result<T, MeshConfigError> {
+    pub(super) fn take<T: Default + DeserializeOwned>(&mut self, field: &str) -> Result<T, MeshConfigError> {
         let Some(value) = self.0.remove(field).filter(|value| !value.is_null()) else { return Ok(T::default()) };
         serde_path_to_error::deserialize(value).map_err(|error| {
             let path = error.path().to_string();

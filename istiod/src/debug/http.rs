@@ -86,6 +86,7 @@ pub fn debug<R: TokenReviewer>(state: Arc<DebugState<R>>) -> Router {
         .route("/debug/clusterz", get(clusterz))
         .route("/debug/networkz", get(networkz))
         .route("/debug/authorizationz", get(authorizationz))
+        .route("/debug/l7z", get(layer7))
         .route("/debug/push_status", get(push_status))
         .route("/debug/simulate", post(simulate).layer(DefaultBodyLimit::max(SIMULATE_BYTES_MAX)));
     if state.unsafe_admin {
@@ -210,6 +211,10 @@ async fn networkz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
     Json(pages::networks(state.model.read().unwrap_or_else(PoisonError::into_inner).world()))
 }
 
+async fn layer7<R: TokenReviewer>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
+    Json(pages::layer7(&state.model.read().unwrap_or_else(PoisonError::into_inner)))
+}
+
 async fn authorizationz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
     Json(pages::authorization(&state.model.read().unwrap_or_else(PoisonError::into_inner)))
 }
@@ -246,7 +251,7 @@ async fn simulate<R: TokenReviewer>(
 }
 
 /// Pages and what they show.
-const PAGES: [(&str, &str); 13] = [
+const PAGES: [(&str, &str); 14] = [
     ("/debug", "this list"),
     ("/debug/syncz", "connected proxies and how far they are"),
     ("/debug/adsz", "the same"),
@@ -257,6 +262,7 @@ const PAGES: [(&str, &str); 13] = [
     ("/debug/clusterz", "clusters that are read"),
     ("/debug/networkz", "networks and the gateways that lead to them"),
     ("/debug/authorizationz", "policies as published, and their statuses"),
+    ("/debug/l7z", "what waypoints and gateways are told, without keys"),
     ("/debug/push_status", "the last publication"),
     ("/debug/force_disconnect?proxyID=", "ends a proxy's stream (UNSAFE_ENABLE_ADMIN_ENDPOINTS)"),
     ("POST /debug/simulate", "what policies would change"),

@@ -49,6 +49,12 @@ pub(super) fn ambient(addresses: &[Arc<Resource>], policies: &[Arc<Resource>]) -
     json!({"workloads": views(workloads), "services": views(services), "policies": policies})
 }
 
+/// What waypoints and gateways are told.
+pub(super) fn layer7(model: &Model) -> Value {
+    let resources: Vec<_> = model.layer7().resources().values().map(|one| view::layer7(one)).collect();
+    json!({"computed": model.layer7().computed(), "resources": resources})
+}
+
 /// What one proxy is sent.
 pub(super) fn dump(proxy: &ConnectionStatus, hub: &Hub) -> Value {
     let configs: Map<_, _> = proxy
@@ -58,6 +64,7 @@ pub(super) fn dump(proxy: &ConnectionStatus, hub: &Hub) -> Value {
             let sent = hub.sent_to(proxy.id, kind.type_url);
             let views: Vec<_> = match kind.type_url {
                 type_url::AUTHORIZATION => sent.iter().map(|one| view::authorization(one)).collect(),
+                type_url::L7 => sent.iter().map(|one| view::layer7(one)).collect(),
                 _ => sent.iter().map(|one| view::address(one)).collect(),
             };
             (kind.type_url.to_owned(), Value::from(views))

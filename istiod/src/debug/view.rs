@@ -14,6 +14,8 @@ use mesh_xds::server::Resource;
 use prost::Message;
 use serde_json::{Map, Value, json};
 
+use crate::translate::l7::layer::redacted;
+
 /// An Address resource; its JSON says which kind it is.
 pub fn address(resource: &Resource) -> Value {
     match Address::decode(resource.body.clone()).ok().and_then(|address| address.r#type) {
@@ -26,6 +28,16 @@ pub fn address(resource: &Resource) -> Value {
 /// An Authorization resource.
 pub fn authorization(resource: &Resource) -> Value {
     Authorization::decode(resource.body.clone()).map(|policy| policy_view(&policy)).unwrap_or_default()
+}
+
+/// A resource of layer 7, line by line; what is empty is left out, and keys are not shown.
+pub fn layer7(resource: &Resource) -> Value {
+    let Some(message) = redacted(resource) else { return Value::Null };
+    let text = format!("{message:#?}");
+    let empty =
+        |line: &str| [": None,", ": \"\",", ": [],", ": 0,", ": false,", ": {},"].iter().any(|end| line.ends_with(end));
+    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !empty(line)).collect();
+    json!({"name": &*resource.name, "audience": resource.audience.as_deref(), "content": lines})
 }
 
 /// A workload.

@@ -32,6 +32,7 @@ struct Bench {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     registry: mesh_telemetry::metrics::Registry,
+    known: watch::Receiver<bool>,
 }
 
 fn start(awaited: &[Kind]) -> Bench {
@@ -46,6 +47,7 @@ fn start_with(awaited: &[Kind], debounce: Debounce) -> Bench {
     let hub = Hub::new(&TYPES, HubOptions::default(), observer);
     let (changes, receiver) = mpsc::channel(1024);
     let readiness = Readiness::new();
+    let (progress, known) = watch::channel(false);
     let publisher = Publisher {
         model: Arc::default(),
         hub: hub.clone(),
@@ -58,11 +60,13 @@ fn start_with(awaited: &[Kind], debounce: Debounce) -> Bench {
         metrics: metrics.clone(),
         published: 0,
         publications: watch::channel(()).0,
+        progress,
         reasons: BTreeSet::new(),
         renew: false,
+        named: 0,
     };
     tokio::spawn(publisher.run());
-    Bench { changes, hub, metrics, readiness, registry }
+    Bench { changes, hub, metrics, readiness, registry, known }
 }
 
 async fn wait(milliseconds: u64) {
@@ -189,4 +193,34 @@ async fn endpoints_need_not_wait_where_they_are_not_to() {
     bench.changes.send(pod("p")).await.unwrap();
     wait(1).await;
     assert_eq!(bench.hub.resources(type_url::ADDRESS).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_secrets_is_told_when_other_ones_are_needed() {
+    let mut bench = start(&[]);
+    let world = "
+kind: Gateway
+metadata: {name: wp, namespace: ns}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+kind: Service
+metadata: {name: web, namespace: ns, labels: {istio.io/use-waypoint: wp}}
+spec: {clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ports: [{name: http, port: 80}]}
+";
+    let rule = |name: &str| {
+        format!(
+            "kind: DestinationRule\nmetadata: {{name: dr, namespace: ns}}\nspec: {{host: web, trafficPolicy: {{tls: {{mode: SIMPLE, credentialName: {name}}}}}}}\n"
+        )
+    };
+    for yaml in [world.to_owned(), rule("one"), rule("two")] {
+        for change in crate::translate::fixture::changes(&yaml) {
+            bench.changes.send(change).await.unwrap();
+        }
+        // Taken, and not yet published.
+        wait(1).await;
+        bench.known.borrow_and_update();
+        wait(500).await;
+        let named = yaml.contains("credentialName");
+        assert_eq!(bench.known.has_changed().unwrap(), named, "{yaml}");
+    }
 }

@@ -5,23 +5,42 @@
 
 mod core;
 mod entry;
+mod extension;
 mod gateway;
 mod lenient;
+mod material;
 mod pod;
 mod request;
 mod security;
 #[cfg(test)]
 mod tests;
 mod workload_entry;
+mod written;
+
+use std::sync::Arc;
 
 use kube::api::DynamicObject;
+use mesh_api::labels as names;
 use mesh_core::names::NamespacedName;
 use serde::de::DeserializeOwned;
 
 use crate::world::{Change, Kind, Labels, Object};
 
-/// What an object means for the world.
+/// What an object means for the world. Configuration that names a revision is that one's affair, or that of whom a tag of
+/// the name stands for.
 pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
+    let named = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::REVISION));
+    let other =
+        named.filter(|named| REVISED.contains(&kind) && *named != revision).map(|named| Arc::from(named.as_str()));
+    let change = Box::new(plain(kind, object));
+    match other {
+        Some(revision) => Change::Tagged { revision, change },
+        None => *change,
+    }
+}
+
+/// The same, whoever is named.
+fn plain(kind: Kind, object: DynamicObject) -> Change {
     let key = key(&object);
     let generation = object.metadata.generation.unwrap_or_default();
     let converted = match kind {
@@ -30,13 +49,29 @@ pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
         Kind::Slice => core::slice(&key, object),
         Kind::Namespace => Ok(core::namespace(&key, &object)),
         Kind::Node => Ok(core::node(&key, &object)),
-        Kind::Authorization => return security::authorization(key, object, revision),
+        Kind::Authorization => return security::authorization(key, object),
         Kind::Peer => return security::peer(key, object),
         Kind::ServiceEntry => return entry::entry(key, object),
         Kind::WorkloadEntry => workload_entry::workload_entry(&key, object),
         Kind::Gateway => gateway::gateway(&key, object),
         Kind::GatewayClass => gateway::class(&key, object),
-        Kind::Request => return request::request(key, object, revision),
+        Kind::Request => return request::request(key, object),
+        Kind::HttpRoute => written::read(&key, object).map(|one| Some(Object::HttpRoute(one))),
+        Kind::GrpcRoute => written::read(&key, object).map(|one| Some(Object::GrpcRoute(one))),
+        Kind::TlsRoute => written::read(&key, object).map(|one| Some(Object::TlsRoute(one))),
+        Kind::TcpRoute => written::read(&key, object).map(|one| Some(Object::TcpRoute(one))),
+        Kind::UdpRoute => written::read(&key, object).map(|one| Some(Object::UdpRoute(one))),
+        Kind::ReferenceGrant => written::read(&key, object).map(|one| Some(Object::ReferenceGrant(one))),
+        Kind::ListenerSet => written::read(&key, object).map(|one| Some(Object::ListenerSet(one))),
+        Kind::TrafficPolicy => written::read(&key, object).map(|one| Some(Object::TrafficPolicy(one))),
+        Kind::BackendTlsPolicy => return written::backend_tls(key, object),
+        Kind::VirtualService => written::read(&key, object).map(|one| Some(Object::VirtualService(one))),
+        Kind::DestinationRule => return written::destination_rule(key, object),
+        Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => {
+            return extension::extension(kind, key, object);
+        }
+        Kind::ConfigMap => material::config_map(&key, object).map(|one| Some(Object::ConfigMap(one))),
+        Kind::Secret => material::secret(&key, object).map(|one| Some(Object::Secret(one))),
     };
     match converted {
         Ok(Some(object)) => Change::Upsert(object),
@@ -44,6 +79,17 @@ pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
         Err(Unreadable(reason)) => Change::Broken { kind, key, generation, reason, stand_in: None },
     }
 }
+
+/// Kinds that name a revision.
+const REVISED: [Kind; 7] = [
+    Kind::Authorization,
+    Kind::Request,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::WasmPlugin,
+    Kind::TrafficExtension,
+    Kind::EnvoyFilter,
+];
 
 /// Namespace (empty for cluster-wide kinds) and name.
 pub fn key(object: &DynamicObject) -> NamespacedName {

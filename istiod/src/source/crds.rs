@@ -37,6 +37,11 @@ pub(super) async fn run(sources: Sources, kinds: &'static [Kind]) {
         for step in steps {
             match step {
                 Step::Start(kind) => running.start(kind),
+                Step::Pause(kind) if running.does_without(kind) => {
+                    if running.absent(kind).await.is_err() {
+                        return;
+                    }
+                }
                 Step::Pause(kind) => running.pause(kind).await,
                 Step::Absent(kind) => {
                     if running.absent(kind).await.is_err() {
@@ -121,6 +126,23 @@ impl Running {
             let supervisor = sources.supervisor.clone();
             supervisor.spawn(kind.name(), watch::run(sources, kind))
         });
+    }
+
+    /// A cluster that never served our version of an optional kind is one without it.
+    fn does_without(&self, kind: Kind) -> bool {
+        let without = kind.is_optional() && !self.tasks.contains_key(&kind);
+        if without && !self.known.contains(&kind) {
+            let resource = resource(kind);
+            let (plural, group, version) = (resource.plural, resource.group, resource.version);
+            tracing::warn!(
+                kind = kind.name(),
+                plural,
+                group,
+                version,
+                "definition lacks the version that is read; its objects are not looked at"
+            );
+        }
+        without
     }
 
     /// The kind exists but is not established, or lacks our version: its objects stay as they are.

@@ -89,6 +89,10 @@ impl Files {
                 Change::Upsert(object) | Change::Partial { object, .. } => (object.kind(), "update"),
                 Change::Broken { kind, .. } => (*kind, "update"),
                 Change::Delete(kind, _) => (*kind, "delete"),
+                Change::Tagged { change, .. } => match change.subject() {
+                    Some((kind, _)) => (kind, "update"),
+                    None => continue,
+                },
                 _ => continue,
             };
             self.metrics.event(kind.name(), event);

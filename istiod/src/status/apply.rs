@@ -22,7 +22,7 @@ pub(super) fn is_current(target: &StatusTarget, wanted: Option<&ObjectStatus>, l
         match (status, live) {
             (None, None) => true,
             (Some((status, condition)), Some(live)) => {
-                says(live, condition) && live.observed_generation == generation(status)
+                says(live, condition) && live.observed_generation == observed(status.generation)
             }
             (None, Some(_)) | (Some(_), None) => false,
         }
@@ -57,7 +57,8 @@ pub(super) fn patch(
         "metadata": {"name": &*target.key.name, "namespace": &*target.key.namespace},
     });
     if let (Some(status), Some(fields)) = (wanted, patch.as_object_mut()) {
-        let condition = |one: &Condition| written(one, status, live.iter().find(|live| live.type_ == one.type_), now);
+        let old = |one: &Condition| live.iter().find(|live| live.type_ == one.type_);
+        let condition = |one: &Condition| written(one, status.generation, old(one), now);
         let conditions: Vec<_> = status.conditions.iter().map(condition).collect();
         fields.insert("status".to_owned(), json!({"conditions": conditions}));
     }
@@ -72,7 +73,7 @@ pub(super) fn says(live: &Written, condition: &Condition) -> bool {
 }
 
 /// The condition as it is written. The time of the last transition stays while the status does.
-fn written(condition: &Condition, status: &ObjectStatus, live: Option<&Written>, now: Timestamp) -> Written {
+pub(super) fn written(condition: &Condition, generation: i64, live: Option<&Written>, now: Timestamp) -> Written {
     let truth = truth(condition);
     let kept = live.filter(|one| one.status == truth).and_then(|one| one.last_transition_time.clone());
     Written {
@@ -81,7 +82,7 @@ fn written(condition: &Condition, status: &ObjectStatus, live: Option<&Written>,
         reason: Some(condition.reason.to_owned()),
         message: Some(condition.message.clone()),
         last_transition_time: kept.or_else(|| Some(now.strftime("%FT%TZ").to_string())),
-        observed_generation: generation(status),
+        observed_generation: observed(generation),
     }
 }
 
@@ -89,11 +90,12 @@ fn truth(condition: &Condition) -> &'static str {
     if condition.holds { "True" } else { "False" }
 }
 
-fn generation(status: &ObjectStatus) -> Option<i64> {
-    Some(status.generation).filter(|generation| *generation != 0)
+fn observed(generation: i64) -> Option<i64> {
+    Some(generation).filter(|generation| *generation != 0)
 }
 
-fn types(target: &StatusTarget) -> &'static [&'static str] {
+/// Condition types that the field manager writes.
+pub(super) fn types(target: &StatusTarget) -> &'static [&'static str] {
     let own = MANAGED.iter().find(|(kind, manager, _)| *kind == target.kind && *manager == target.manager);
     own.map(|(_, _, types)| *types).unwrap_or_default()
 }
@@ -114,7 +116,7 @@ mod tests {
 
     fn status(holds: bool, generation: i64) -> ObjectStatus {
         let condition = Condition { type_: "ZtunnelAccepted", holds, reason: "Accepted", message: "m".into() };
-        ObjectStatus { generation, conditions: vec![condition] }
+        ObjectStatus::new(generation, vec![condition])
     }
 
     fn at(second: i64) -> Timestamp {

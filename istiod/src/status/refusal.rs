@@ -29,7 +29,7 @@ impl Refusals {
         let shown = |condition: &&crate::translate::Condition| {
             live.iter().any(|one| one.type_ == condition.type_ && apply::says(one, condition))
         };
-        for condition in wanted.conditions.iter().filter(|one| one.refuses()).filter(|one| !shown(one)) {
+        for condition in wanted.all_conditions().into_iter().filter(|one| one.refuses()).filter(|one| !shown(one)) {
             let event = Event {
                 type_: EventType::Warning,
                 reason: condition.reason.to_owned(),

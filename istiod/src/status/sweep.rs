@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::api::{Api, DynamicObject, ListParams};
 use mesh_core::names::NamespacedName;
 
-use super::{Writer, apply};
+use super::Writer;
 use crate::source::resource;
 use crate::translate::conditions::MANAGED;
 use crate::translate::{ObjectStatus, StatusTarget};
@@ -54,12 +54,13 @@ impl Writer {
 
     fn look_at(&self, kind: Kind, object: &DynamicObject, found: &mut Found) {
         let metadata = &object.metadata;
-        let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return };
-        let live = apply::live(object);
+        let (namespace, Some(name)) = (metadata.namespace.as_deref().unwrap_or_default(), &metadata.name) else {
+            return;
+        };
         for (_, manager, _) in MANAGED.iter().filter(|(have, ..)| *have == kind) {
-            let target = StatusTarget { kind, key: NamespacedName::new(namespace.as_str(), name.as_str()), manager };
+            let target = StatusTarget { kind, key: NamespacedName::new(namespace, name.as_str()), manager };
             let wanted = self.wanted(&target);
-            let current = apply::is_current(&target, wanted.as_deref(), &live) && !apply::owns_other(&target, object);
+            let current = super::is_current(&target, wanted.as_deref(), object);
             match (current, wanted) {
                 (true, None) => {}
                 (true, Some(wanted)) => found.current.push((target, wanted)),

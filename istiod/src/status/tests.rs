@@ -79,6 +79,9 @@ impl Api {
         self.writes.lock().unwrap().push((manager.clone(), body.clone()));
         let mut objects = self.objects.lock().unwrap();
         let Some(object) = objects.get_mut(path) else { return not_found() };
+        if body.get("kind").is_none() {
+            return merge(object, &body);
+        }
         let applied = body.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let keys: serde_json::Map<_, _> =
             applied.iter().map(|one| (format!("k:{}", json!({"type": one["type"]})), json!({}))).collect();
@@ -96,6 +99,19 @@ impl Api {
         object["metadata"]["managedFields"] = others.into();
         (StatusCode::OK, object.clone())
     }
+}
+
+/// A merge patch of a status, over the object that was read.
+fn merge(object: &mut Value, patch: &Value) -> (StatusCode, Value) {
+    if object["metadata"]["resourceVersion"] != patch["metadata"]["resourceVersion"] {
+        let status =
+            json!({"kind": "Status", "status": "Failure", "message": "changed", "reason": "Conflict", "code": 409});
+        return (StatusCode::CONFLICT, status);
+    }
+    for (name, value) in patch["status"].as_object().unwrap() {
+        object["status"][name] = value.clone();
+    }
+    (StatusCode::OK, object.clone())
 }
 
 fn not_found() -> (StatusCode, Value) {
@@ -318,4 +334,57 @@ async fn each_field_manager_writes_its_own_conditions() {
             && conditions[0]["reason"] == "TargetNotFound"
     };
     bench.until("the other condition alone", only).await;
+}
+
+const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/ns/httproutes/r";
+
+#[tokio::test(start_paused = true)]
+async fn a_route_keeps_what_other_controllers_say_of_it() {
+    let bench = start(Arc::default());
+    bench.feed.complete();
+    bench.leading.send_replace(true);
+    let edge = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "edge", "namespace": "ns"},
+        "spec": {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    });
+    bench.tell([crate::source::convert::change(Kind::Gateway, serde_json::from_value(edge).unwrap(), "default")]);
+    let theirs = json!({"parentRef": {"name": "other"}, "controllerName": "example.com/c", "conditions": []});
+    let stale =
+        json!({"parentRef": {"name": "gone"}, "controllerName": "istio.io/gateway-controller", "conditions": []});
+    let route = |parents: Value| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "r", "namespace": "ns", "uid": "u", "generation": 5, "resourceVersion": "7"},
+            "spec": {"parentRefs": [{"name": "other"}, {"name": "edge"}], "rules": [{"backendRefs": [{"name": "x", "port": 80}]}]},
+            "status": {"parents": parents},
+        })
+    };
+    bench.create(Kind::HttpRoute, ROUTE, route(json!([stale, theirs])));
+    let parents = |api: &Api| {
+        let objects = api.objects.lock().unwrap();
+        let parents = objects.get(ROUTE).and_then(|object| object.pointer("/status/parents")?.as_array().cloned());
+        parents.unwrap_or_default()
+    };
+    bench.until("our entry", |api| parents(api).len() == 2 && parents(api)[1]["parentRef"]["name"] == "edge").await;
+    let found = parents(&bench.api);
+    assert_eq!(found[0], theirs, "as it was, and the stale one is gone");
+    let condition = |name: &str| {
+        let all = found[1]["conditions"].as_array().unwrap();
+        let one = all.iter().find(|one| one["type"] == name).unwrap();
+        (one["status"].clone(), one["reason"].clone(), one["observedGeneration"].clone())
+    };
+    assert_eq!(condition("Accepted"), (json!("True"), json!("Accepted"), json!(5)));
+    assert_eq!(condition("ResolvedRefs"), (json!("False"), json!("BackendNotFound"), json!(5)));
+    bench
+        .until("the event", |api| api.events.lock().unwrap().iter().any(|one| one["reason"] == "BackendNotFound"))
+        .await;
+    // Every hour everything is looked at: there is nothing to write.
+    let writes = bench.api.writes();
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(bench.api.writes(), writes);
+    // The route goes elsewhere: our entry goes, theirs stays.
+    let mut moved = bench.api.objects.lock().unwrap().get(ROUTE).cloned().unwrap();
+    moved["spec"]["parentRefs"] = json!([{"name": "other"}]);
+    bench.create(Kind::HttpRoute, ROUTE, moved);
+    bench.until("our entry is gone", |api| parents(api) == [theirs.clone()]).await;
 }

@@ -12,6 +12,7 @@ use mesh_core::names::NamespacedName;
 
 use super::conditions::Condition;
 use super::waypoint::{self, Subject};
+use crate::gateway::Family;
 use crate::world::{Target, TargetKind, World};
 
 /// A target that no waypoint stands for.
@@ -58,10 +59,7 @@ fn judge(world: &World, namespace: &Arc<str>, written: &TargetRef) -> Option<Mis
     }
     let key = target.key(namespace);
     let found = match target.kind {
-        TargetKind::Gateway => match waypoint::ready(world, &key) {
-            Some(_) => return None,
-            None => return missed(REASON_TARGET_NOT_FOUND, "(no Gateway of that name is ready)"),
-        },
+        TargetKind::Gateway => return gateway(world, &key),
         TargetKind::GatewayClass => return class(world, namespace, &target),
         TargetKind::Service => world.service(&key).map(|service| Subject::of_service(service)),
         TargetKind::ServiceEntry => world.entry(&key).map(|entry| Subject::of_entry(world, entry)),
@@ -71,6 +69,23 @@ fn judge(world: &World, namespace: &Arc<str>, written: &TargetRef) -> Option<Mis
         None => missed(REASON_TARGET_NOT_FOUND, "(does not exist)"),
         Some(subject) if waypoint::for_service(world, subject).waypoint.is_some() => None,
         Some(_) => missed(REASON_ANCESTOR_NOT_BOUND, "(has no waypoint; label it with istio.io/use-waypoint)"),
+    }
+}
+
+/// Gateways at the edge enforce what is said of them from their first listener on, waypoints once they are reached.
+fn gateway(world: &World, key: &NamespacedName) -> Option<Missed> {
+    let found = world.gateway(key).filter(|_| world.visible(&key.namespace));
+    let missed = |reason, text| Some(Missed { reason, text });
+    let Some(gateway) = found else {
+        return missed(REASON_TARGET_NOT_FOUND, "(no Gateway of that name is ready)");
+    };
+    match Family::of_class(world, &gateway.class) {
+        None => missed(REASON_INVALID, "(its class is of another controller, which does not enforce it)"),
+        Some(Family::EastWest) => missed(REASON_INVALID, "(it relays tunnels between networks and enforces nothing)"),
+        Some(Family::Remote) => missed(REASON_INVALID, "(it is of another cluster, which does not see this policy)"),
+        Some(Family::Edge) => None,
+        Some(Family::Waypoint) if waypoint::ready(world, key).is_some() => None,
+        Some(Family::Waypoint) => missed(REASON_TARGET_NOT_FOUND, "(no Gateway of that name is ready)"),
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the statuses of objects should say.
 
+mod parts;
+pub mod words;
+
 use mesh_api::status::{
     REASON_ACCEPTED, REASON_NO_WAYPOINT_FOR_WILDCARD, REASON_UNSUPPORTED_VALUE, SERVED, VISIBILITY_APPLIED,
     WAYPOINT_ACCEPTED, WAYPOINT_BOUND, WAYPOINT_MISSING, ZTUNNEL_ACCEPTED,
@@ -8,7 +11,10 @@ use mesh_core::names::NamespacedName;
 
 use super::required::{decides, guarded};
 use super::waypoint::{self, Subject};
-use super::{attach, peer, policy};
+use super::{attach, backend_policy, extension, l7, peer, policy, route};
+use crate::gateway::status as gateway;
+pub use parts::{Attached, GatewayParts, ListenerPart, Parts};
+
 use crate::world::{
     AuthorizationPolicy, HostSource, Kind, PeerAuthentication, RequestAuthentication, Service, ServiceEntry,
     Visibility, WorkloadEntry, World,
@@ -35,7 +41,10 @@ impl Condition {
 
     /// Whether it says that something was asked for and is not done.
     pub fn refuses(&self) -> bool {
-        !self.holds || self.type_ == WAYPOINT_MISSING
+        match self.type_ {
+            WAYPOINT_MISSING | words::CONFLICTED | words::INSECURE_FRONTEND => self.holds,
+            _ => !self.holds,
+        }
     }
 }
 
@@ -51,12 +60,31 @@ pub struct StatusTarget {
 }
 
 /// What one field manager says about an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectStatus {
     /// Generation that was judged; 0 where the API gives none.
     pub generation: i64,
-    /// The conditions, at least one.
+    /// The conditions of the object as a whole; at least one where nothing else is said.
     pub conditions: Vec<Condition>,
+    /// What is said of its parts.
+    pub parts: Parts,
+}
+
+impl ObjectStatus {
+    /// Of conditions alone.
+    pub fn new(generation: i64, conditions: Vec<Condition>) -> Self {
+        Self { generation, conditions, parts: Parts::None }
+    }
+
+    /// The same, to change them.
+    pub(super) fn all_conditions_mut(&mut self) -> Vec<&mut Condition> {
+        self.conditions.iter_mut().chain(self.parts.conditions_mut()).collect()
+    }
+
+    /// Every condition, of whatever part.
+    pub fn all_conditions(&self) -> Vec<&Condition> {
+        self.conditions.iter().chain(self.parts.conditions()).collect()
+    }
 }
 
 /// Part of an object that cannot be read.
@@ -81,9 +109,17 @@ pub const WORKLOAD_ENTRY_MANAGER: &str = "istio-ambient-workloadentry";
 pub const ZTUNNEL_MANAGER: &str = "istio-ambient-ztunnel-policy";
 /// Field manager of what waypoints enforce.
 pub const WAYPOINT_MANAGER: &str = "istio-ambient-waypoint-policy";
+/// Field manager of the status of routes.
+pub const ROUTE_MANAGER: &str = "istio-gateway-routes";
+/// Field manager of the status of Gateways, ListenerSets and GatewayClasses.
+pub const GATEWAY_MANAGER: &str = "istio-gateway-controller";
+/// Field manager of what is said of VirtualServices and DestinationRules.
+pub const CONFIG_MANAGER: &str = "istio-ambient-config";
+/// Field manager of the status of policies towards backends.
+pub const BACKEND_POLICY_MANAGER: &str = "istio-gateway-backend-policies";
 
 /// Kinds that have a status of ours, with the condition types that each field manager writes.
-pub const MANAGED: [(Kind, &str, &[&str]); 7] = [
+pub const MANAGED: &[(Kind, &str, &[&str])] = &[
     (Kind::Service, SERVICE_MANAGER, &[WAYPOINT_BOUND]),
     (Kind::ServiceEntry, SERVICE_MANAGER, &[WAYPOINT_BOUND, WAYPOINT_MISSING, VISIBILITY_APPLIED, SERVED]),
     (Kind::WorkloadEntry, WORKLOAD_ENTRY_MANAGER, &[WAYPOINT_BOUND, SERVED]),
@@ -91,7 +127,28 @@ pub const MANAGED: [(Kind, &str, &[&str]); 7] = [
     (Kind::Authorization, WAYPOINT_MANAGER, &[WAYPOINT_ACCEPTED]),
     (Kind::Request, WAYPOINT_MANAGER, &[WAYPOINT_ACCEPTED]),
     (Kind::Peer, ZTUNNEL_MANAGER, &[ZTUNNEL_ACCEPTED]),
+    (Kind::Gateway, GATEWAY_MANAGER, GATEWAY_TYPES),
+    (Kind::ListenerSet, GATEWAY_MANAGER, &[words::ACCEPTED, words::PROGRAMMED]),
+    (Kind::GatewayClass, GATEWAY_MANAGER, &[words::ACCEPTED]),
+    (Kind::HttpRoute, ROUTE_MANAGER, ROUTE_TYPES),
+    (Kind::GrpcRoute, ROUTE_MANAGER, ROUTE_TYPES),
+    (Kind::TlsRoute, ROUTE_MANAGER, ROUTE_TYPES),
+    (Kind::TcpRoute, ROUTE_MANAGER, ROUTE_TYPES),
+    (Kind::UdpRoute, ROUTE_MANAGER, ROUTE_TYPES),
+    (Kind::BackendTlsPolicy, BACKEND_POLICY_MANAGER, &[words::ACCEPTED, words::RESOLVED_REFS]),
+    (Kind::TrafficPolicy, BACKEND_POLICY_MANAGER, &[words::ACCEPTED]),
+    (Kind::VirtualService, CONFIG_MANAGER, &[SERVED]),
+    (Kind::DestinationRule, CONFIG_MANAGER, &[SERVED]),
+    (Kind::WasmPlugin, WAYPOINT_MANAGER, &[WAYPOINT_ACCEPTED]),
+    (Kind::TrafficExtension, WAYPOINT_MANAGER, &[WAYPOINT_ACCEPTED]),
+    (Kind::EnvoyFilter, WAYPOINT_MANAGER, &[WAYPOINT_ACCEPTED]),
 ];
+
+/// What is said of a Gateway.
+const GATEWAY_TYPES: &[&str] = &[words::ACCEPTED, words::PROGRAMMED, words::RESOLVED_REFS, words::INSECURE_FRONTEND];
+
+/// What is said of a route at a parent.
+const ROUTE_TYPES: &[&str] = &[words::ACCEPTED, words::RESOLVED_REFS, words::RESOLVED_WAYPOINTS];
 
 /// What the status of an object should say. `unreadable` is what cannot be read of it.
 ///
@@ -128,7 +185,41 @@ pub fn of(world: &World, kind: Kind, key: &NamespacedName, unreadable: Option<&U
             let stand_in = world.is_stand_in(kind, key);
             vec![(ZTUNNEL_MANAGER, of_peer(world, policy.map(|policy| &**policy), stand_in, unreadable))]
         }
-        Kind::Pod | Kind::Slice | Kind::Namespace | Kind::Node | Kind::Gateway | Kind::GatewayClass => Vec::new(),
+        Kind::Gateway => {
+            let gateway = world.gateway(key).filter(|_| seen);
+            vec![(GATEWAY_MANAGER, gateway.and_then(|gateway| gateway::gateway(world, gateway)))]
+        }
+        Kind::ListenerSet => {
+            let set = world.listener_set(key).filter(|_| seen);
+            vec![(GATEWAY_MANAGER, set.and_then(|set| gateway::listener_set(world, set)))]
+        }
+        Kind::GatewayClass => {
+            let class = world.gateway_class(&key.name);
+            vec![(GATEWAY_MANAGER, class.and_then(|class| gateway::class(world, class)))]
+        }
+        Kind::Pod | Kind::Slice | Kind::Namespace | Kind::Node => Vec::new(),
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
+            vec![(ROUTE_MANAGER, route::status_of(world, kind, key, unreadable))]
+        }
+        Kind::BackendTlsPolicy | Kind::TrafficPolicy => {
+            vec![(BACKEND_POLICY_MANAGER, backend_policy::status_of(world, kind, key, unreadable))]
+        }
+        Kind::ReferenceGrant => Vec::new(),
+        Kind::VirtualService => {
+            let one = world.virtual_service(key).filter(|_| seen);
+            let judged = one.map(|one| (one.generation, vec![l7::report::virtual_service(world, one)]));
+            vec![(CONFIG_MANAGER, served(judged, unreadable))]
+        }
+        Kind::DestinationRule => {
+            let rule = world.destination_rule(key).filter(|_| seen);
+            let judged = rule.map(|rule| (rule.generation, vec![l7::report::destination_rule(world, rule)]));
+            vec![(CONFIG_MANAGER, served(judged, unreadable))]
+        }
+        Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => {
+            let one = world.extension(kind, key).filter(|_| seen);
+            vec![(WAYPOINT_MANAGER, one.map(|one| extension::status(world, one, unreadable)))]
+        }
+        Kind::ConfigMap | Kind::Secret => Vec::new(),
     }
 }
 
@@ -136,7 +227,7 @@ fn of_service(world: &World, service: &Service) -> Option<ObjectStatus> {
     let condition = waypoint::for_service(world, Subject::of_service(service)).condition?;
     let condition = with_consequence(world, condition, &HostSource::Service(service.key.clone()));
     // The API gives Services no generation.
-    Some(ObjectStatus { generation: 0, conditions: vec![condition] })
+    Some(ObjectStatus::new(0, vec![condition]))
 }
 
 /// Says what comes of a waypoint that is asked for and not used.
@@ -173,10 +264,16 @@ fn of_entry(world: &World, entry: &ServiceEntry) -> Vec<Condition> {
         let message = format!("serviceEntryVisibility of the mesh configuration: {who}");
         conditions.push(Condition { type_: VISIBILITY_APPLIED, holds: true, reason, message });
     }
-    if entry.export_limited && world.settings().promises.unserved_fields.is_strict() {
-        let message = "exportTo is not honoured in ambient mode: every namespace sees the entry, unless \
-                       serviceEntryVisibility of the mesh configuration says otherwise";
+    if entry.is_kept_back() && world.settings().promises.unserved_fields.is_strict() {
+        let message = "exportTo is not honoured in ambient mode, but for routes of gateways: every namespace sees the \
+                       entry, unless serviceEntryVisibility of the mesh configuration says otherwise";
         conditions.push(Condition::unsupported(SERVED, true, message.to_owned()));
+    }
+    let losses = l7::losses(world, entry);
+    if !losses.is_empty() {
+        conditions.retain(|condition| condition.type_ != SERVED);
+        let message = format!("{}: calls of it are not for this entry", losses.join(", "));
+        conditions.push(Condition::unsupported(SERVED, false, message));
     }
     conditions
 }
@@ -200,7 +297,7 @@ fn served(judged: Option<(i64, Vec<Condition>)>, unreadable: Option<&Unreadable>
         conditions.retain(|condition| condition.type_ != SERVED);
         conditions.push(Condition::unsupported(SERVED, false, format!("{effect}: {}", unreadable.reason)));
     }
-    (!conditions.is_empty()).then_some(ObjectStatus { generation: latest, conditions })
+    (!conditions.is_empty()).then_some(ObjectStatus::new(latest, conditions))
 }
 
 fn of_authorization(
@@ -209,7 +306,7 @@ fn of_authorization(
     stand_in: bool,
     unreadable: Option<&Unreadable>,
 ) -> Judged {
-    let status = |condition, generation| Some(ObjectStatus { generation, conditions: vec![condition] });
+    let status = |condition, generation| Some(ObjectStatus::new(generation, vec![condition]));
     if let Some(unreadable) = unreadable {
         let generation = unreadable.generation;
         if policy.is_some_and(|policy| policy.targets().next().is_some()) {
@@ -223,8 +320,10 @@ fn of_authorization(
     let Some(policy) = policy else { return vec![(ZTUNNEL_MANAGER, None), (WAYPOINT_MANAGER, None)] };
     let ztunnel = policy::authorization(policy, world.settings()).condition;
     let targets: Vec<_> = policy.spec.target_ref.iter().chain(&policy.spec.target_refs).cloned().collect();
-    let waypoint = (!targets.is_empty())
-        .then(|| attach::waypoint_accepted(world, &policy.key.namespace, &targets, decides(policy)));
+    let waypoint = (!targets.is_empty()).then(|| match l7::unenforceable(policy) {
+        Some(reason) => Condition::unsupported(WAYPOINT_ACCEPTED, false, format!("not enforced as written: {reason}")),
+        None => attach::waypoint_accepted(world, &policy.key.namespace, &targets, decides(policy)),
+    });
     let generation = policy.generation;
     vec![
         (ZTUNNEL_MANAGER, ztunnel.and_then(|one| status(one, generation))),
@@ -236,8 +335,12 @@ fn of_request(world: &World, policy: &RequestAuthentication) -> Option<ObjectSta
     if policy.targets.is_empty() {
         return None;
     }
-    let condition = attach::waypoint_accepted(world, &policy.key.namespace, &policy.targets, true);
-    Some(ObjectStatus { generation: policy.generation, conditions: vec![condition] })
+    let mut condition = attach::waypoint_accepted(world, &policy.key.namespace, &policy.targets, true);
+    if condition.holds {
+        let message = format!("{}; tokens are not verified yet, so nothing is let through there", condition.message);
+        condition = Condition::unsupported(WAYPOINT_ACCEPTED, false, message);
+    }
+    Some(ObjectStatus::new(policy.generation, vec![condition]))
 }
 
 fn of_peer(
@@ -260,7 +363,7 @@ fn of_peer(
             (unreadable.generation, Condition::unsupported(ZTUNNEL_ACCEPTED, unreadable.partial, message))
         }
     };
-    Some(ObjectStatus { generation, conditions: vec![condition] })
+    Some(ObjectStatus::new(generation, vec![condition]))
 }
 
 /// A policy that is enforced as written.

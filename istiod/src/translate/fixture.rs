@@ -22,7 +22,8 @@ pub(crate) fn changes(yaml: &str) -> Vec<Change> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("valid YAML");
     let read = |document: Value| {
         let name = document["kind"].as_str().unwrap_or_default();
-        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name).expect("a known kind");
+        let kind =
+            Kind::ALL.into_iter().chain(Kind::REFERENCED).find(|kind| kind.name() == name).expect("a known kind");
         let mut document = document.clone();
         document["apiVersion"] = "v1".into();
         let object: DynamicObject = serde_json::from_value(document).expect("an object");

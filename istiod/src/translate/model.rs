@@ -12,8 +12,11 @@ use mesh_wire::workload::Workload;
 use mesh_xds::server::{self, Resource};
 
 use super::conditions::{ObjectStatus, StatusTarget};
+use super::l7::Layer7;
 use super::remote::{Remotes, Shared};
+use super::route::Contests;
 use super::statuses::{StatusChange, Statuses};
+use super::tagged::Tagged;
 use super::{endpoint, entry, peer, pod, policy, resource, waypoint, workload_entry};
 use crate::world::{self, Dirty, HostKey, Kind, NetworkGateways, World};
 
@@ -26,6 +29,8 @@ pub struct Model {
     world: World,
     dirty: Dirty,
     remotes: Remotes,
+    /// Objects that name revisions.
+    tagged: Tagged,
     /// Published workloads and services, by resource name.
     addresses: BTreeMap<Arc<str>, Arc<Resource>>,
     /// Published policies, by resource name.
@@ -34,6 +39,10 @@ pub struct Model {
     given: BTreeMap<(Kind, NamespacedName), BTreeSet<Arc<str>>>,
     /// What statuses should say.
     statuses: Statuses,
+    /// What waypoints and gateways are told.
+    layer7: Layer7,
+    /// Routes that others keep out.
+    contests: Contests,
 }
 
 /// What became different.
@@ -56,6 +65,11 @@ impl Model {
         self.statuses.wanted()
     }
 
+    /// Changes with everything that decides what is made for Gateways, and with some more.
+    pub fn gateway_epoch(&self) -> u64 {
+        self.world.deployment_epoch()
+    }
+
     /// Published workloads and services.
     pub fn addresses(&self) -> &BTreeMap<Arc<str>, Arc<Resource>> {
         &self.addresses
@@ -66,12 +80,30 @@ impl Model {
         &self.authorizations
     }
 
+    /// What waypoints and gateways are told.
+    pub fn layer7(&self) -> &Layer7 {
+        &self.layer7
+    }
+
     /// Takes a change; nothing is recomputed until [`Self::flush`].
     pub fn apply(&mut self, change: world::Change) {
-        let change = match change {
-            world::Change::Remote(cluster, change) => return self.remotes.apply(&self.world, cluster, *change),
-            change => change,
-        };
+        match change {
+            world::Change::Remote(cluster, change) => self.remotes.apply(&self.world, cluster, *change),
+            world::Change::Tagged { revision, change } => {
+                let told = self.tagged.add(&self.world, revision, *change);
+                told.into_iter().for_each(|change| self.take(change));
+            }
+            change => {
+                let retags = self.tagged.note(&self.world, &change);
+                self.take(change);
+                if retags {
+                    self.tagged.again(&self.world).into_iter().for_each(|change| self.take(change));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, change: world::Change) {
         let shared = Shared::of(&change);
         self.statuses.note(&change, &mut self.dirty);
         self.world.apply(change, &mut self.dirty);
@@ -99,6 +131,8 @@ impl Model {
         let remote = self.remotes.flush(&mut self.world, &mut dirty);
         self.remotes.warn_of_ports(&self.world, &remote.services);
         let mut delta = Delta::default();
+        self.contests.flush(&self.world, &mut dirty);
+        let mut layer7 = self.layer7.expand(&self.world, &mut dirty);
         for key in dirty.services.into_iter().chain(remote.services).collect::<BTreeSet<_>>() {
             let new = self.service(&key);
             set(&mut self.addresses, type_url::ADDRESS, key.to_string().into(), new, &mut delta);
@@ -131,11 +165,13 @@ impl Model {
         if dirty.strict {
             self.flush_strict(&mut delta);
         }
+        self.layer7.flush(&self.world, &mut layer7, &mut delta.changes);
         let policies = dirty.authorizations.into_iter().map(|key| (Kind::Authorization, key));
         let judged: BTreeSet<_> = dirty.conditions.into_iter().chain(policies).collect();
         for (kind, key) in judged {
             self.statuses.flush(&self.world, kind, &key, &mut delta.statuses);
         }
+        self.world.memo.forget();
         delta
     }
 

@@ -81,7 +81,9 @@ fn is_attached(world: &World, target: TargetKind, key: &NamespacedName) -> bool 
         let in_place = target != TargetKind::GatewayClass || policy.namespace == *root;
         let decides = match kind {
             Kind::Authorization => world.authorization(policy).is_some_and(|policy| decides(policy)),
-            _ => true,
+            Kind::Request => true,
+            // Nobody runs it, with or without a waypoint.
+            _ => false,
         };
         looked_at && in_place && decides
     })

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_core::addr::ip_from_bytes;
+use mesh_core::names::NamespacedName;
+use mesh_wire::l7::{self, resource::Kind};
 use mesh_wire::security::{Authorization, Scope};
 use mesh_wire::workload::address::Type;
 use mesh_wire::workload::{Address, NetworkAddress, Service, Workload};
@@ -18,7 +20,7 @@ pub(super) fn workload(workload: Workload) -> Resource {
     let node = (!workload.node.is_empty()).then(|| Arc::from(workload.node.as_str()));
     let name = workload.uid.as_str().into();
     let (body, version) = encoded(Type::Workload(workload));
-    Resource { name, aliases, version, body, groups, is_group: false, node, referenced: false }
+    Resource { name, aliases, version, body, groups, is_group: false, node, referenced: false, audience: None }
 }
 
 /// A service, as an Address.
@@ -26,7 +28,8 @@ pub(super) fn service(service: Service) -> Resource {
     let aliases = service.addresses.iter().filter_map(alias).collect();
     let name = format!("{}/{}", service.namespace, service.hostname).into();
     let (body, version) = encoded(Type::Service(service));
-    Resource { name, aliases, version, body, groups: Box::default(), is_group: true, node: None, referenced: false }
+    let groups = Box::default();
+    Resource { name, aliases, version, body, groups, is_group: true, node: None, referenced: false, audience: None }
 }
 
 /// A policy. Policies have no version: a reconnecting client gets them all again.
@@ -40,6 +43,25 @@ pub(super) fn authorization(policy: &Authorization) -> Resource {
         is_group: false,
         node: None,
         referenced: policy.scope() == Scope::WorkloadSelector,
+        audience: None,
+    }
+}
+
+/// What a proxy of layer 7 is told: `gateway` is the group that it asks for, `audience` the only one who may have it.
+pub(super) fn l7(name: String, kind: Kind, gateway: &NamespacedName, audience: Arc<str>) -> Resource {
+    let gateway: Arc<str> = gateway.to_string().into();
+    let is_group = *gateway == *name;
+    let body = Bytes::from(l7::Resource { kind: Some(kind) }.encode_to_vec());
+    Resource {
+        name: name.into(),
+        aliases: Box::default(),
+        version: content_version(&body),
+        body,
+        groups: if is_group { Box::default() } else { [gateway].into() },
+        is_group,
+        node: None,
+        referenced: false,
+        audience: Some(audience),
     }
 }
 

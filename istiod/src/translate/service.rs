@@ -54,12 +54,12 @@ pub(super) fn joined_ports(service: &Service, slice: &Slice) -> Vec<Port> {
 
 pub(super) fn app_protocol(protocol: Protocol) -> AppProtocol {
     match protocol {
-        Protocol::Unknown => AppProtocol::Unknown,
+        Protocol::Unknown | Protocol::GrpcWeb | Protocol::Udp | Protocol::Stream => AppProtocol::Unknown,
         Protocol::Http => AppProtocol::Http11,
         Protocol::Http2 => AppProtocol::Http2,
         Protocol::Grpc => AppProtocol::Grpc,
         Protocol::Tcp => AppProtocol::Tcp,
-        Protocol::Tls => AppProtocol::Tls,
+        Protocol::Tls | Protocol::Wss => AppProtocol::Tls,
     }
 }
 

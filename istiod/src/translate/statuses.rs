@@ -45,7 +45,7 @@ impl Statuses {
                 }
             }
             Change::Broken { .. } | Change::Partial { .. } => {}
-            Change::Settings(_) | Change::Synced(_) | Change::Remote(..) => {}
+            Change::Settings(_) | Change::Synced(_) | Change::Remote(..) | Change::Tagged { .. } => {}
         }
     }
 
@@ -54,6 +54,7 @@ impl Statuses {
         let unreadable = self.unreadable.get(&(kind, key.clone()));
         for (manager, status) in conditions::of(world, kind, key, unreadable) {
             let target = StatusTarget { kind, key: key.clone(), manager };
+            let status = status.map(bounded);
             if self.wanted.get(&target).map(|have| &**have) == status.as_ref() {
                 continue;
             }
@@ -78,6 +79,19 @@ impl Statuses {
     }
 }
 
+/// The API takes no longer messages: one that quotes much of an object must not keep the rest from being told.
+fn bounded(mut status: ObjectStatus) -> ObjectStatus {
+    for condition in status.all_conditions_mut() {
+        let message = &mut condition.message;
+        if message.len() > MESSAGE_BYTES_MAX {
+            let end = (0..=MESSAGE_BYTES_MAX).rev().find(|end| message.is_char_boundary(*end)).unwrap_or_default();
+            message.truncate(end);
+            message.push_str(" ...");
+        }
+    }
+    status
+}
+
 fn has_status(kind: Kind) -> bool {
     conditions::MANAGED.iter().any(|(have, ..)| *have == kind)
 }
@@ -91,6 +105,21 @@ fn generation(object: &Object) -> i64 {
         Object::WorkloadEntry(entry) => entry.generation,
         Object::Gateway(gateway) => gateway.generation,
         Object::Pod(_) | Object::Service(_) | Object::Slice(_) | Object::Namespace(_) | Object::Node(_) => 0,
-        Object::GatewayClass(_) => 0,
+        Object::GatewayClass(_) | Object::ConfigMap(_) | Object::Secret(_) => 0,
+        Object::HttpRoute(one) => one.generation,
+        Object::GrpcRoute(one) => one.generation,
+        Object::TlsRoute(one) => one.generation,
+        Object::TcpRoute(one) => one.generation,
+        Object::UdpRoute(one) => one.generation,
+        Object::ReferenceGrant(one) => one.generation,
+        Object::ListenerSet(one) => one.generation,
+        Object::BackendTlsPolicy(one) => one.generation,
+        Object::TrafficPolicy(one) => one.generation,
+        Object::VirtualService(one) => one.generation,
+        Object::DestinationRule(one) => one.generation,
+        Object::Extension(one) => one.generation,
     }
 }
+
+/// Longest message of a condition; the API allows 32 KiB.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;

@@ -4,11 +4,14 @@ use mesh_api::labels;
 use mesh_core::addr::ip_to_bytes;
 use mesh_core::identity::TrustDomain;
 use mesh_core::names::NamespacedName;
+use mesh_wire::meltemi;
 use mesh_wire::workload::gateway_address::Destination;
 use mesh_wire::workload::{
-    GatewayAddress, Locality as WireLocality, NamespacedHostname, NetworkAddress, TunnelProtocol, Workload,
+    Extension, GatewayAddress, Locality as WireLocality, NamespacedHostname, NetworkAddress, TunnelProtocol, Workload,
     WorkloadType,
 };
+use prost::Message;
+use prost_types::Any;
 
 use super::{canonical, references};
 use crate::world::{Labels, Locality, NetworkGateway, NetworkGatewayAddress, WorkloadAddress, World};
@@ -56,9 +59,21 @@ impl Subject<'_> {
             authorization_policies: references::policies(world, &self.key.namespace, self.labels),
             cluster_id: settings.cluster_id.to_string(),
             locality: self.locality.and_then(locality),
+            extensions: told_labels(world, self.labels).into_iter().collect(),
             ..Workload::default()
         }
     }
+}
+
+/// Labels that proxies of layer 7 choose endpoints by; none where there is nothing to choose by.
+fn told_labels(world: &World, labels: &Labels) -> Option<Extension> {
+    let labels = world.told_labels(labels);
+    if labels.is_empty() {
+        return None;
+    }
+    let value = meltemi::Labels { labels: labels.into_iter().collect() }.encode_to_vec();
+    let config = Any { type_url: meltemi::LABELS_TYPE.to_owned(), value };
+    Some(Extension { name: meltemi::LABELS.to_owned(), config: Some(config) })
 }
 
 /// The trust domain as it goes on the wire: the default one is left out.

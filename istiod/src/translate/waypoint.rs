@@ -150,7 +150,7 @@ pub(super) fn is_waypoint_pod(world: &World, pod: &Pod) -> bool {
 /// The waypoint that a pod belongs to.
 fn gateway_of<'a>(world: &'a World, pod: &Pod) -> Option<&'a Arc<Gateway>> {
     let name = pod.labels.get(labels::GATEWAY_NAME)?;
-    ready(world, &NamespacedName::new(pod.key.namespace.clone(), name))
+    ready(world, &world.labelled_gateway(&pod.key.namespace, name))
 }
 
 /// A Gateway is a waypoint once it has an address.
@@ -265,7 +265,32 @@ pub(super) fn usable<'a>(
     if subject.private && key.namespace != *subject.namespace {
         return Err(Refusal::CrossNamespace { namespace: subject.namespace.clone() });
     }
-    let gateway = ready(world, key).ok_or(Refusal::NotReady)?;
+    fits(world, ready(world, key).ok_or(Refusal::NotReady)?, subject, traffic)
+}
+
+/// Gateways that are to take what addresses a service, the canary included, whether or not they have an address yet: they
+/// know the service before anybody sends them something for it.
+pub(super) fn serving(world: &World, subject: Subject<'_>) -> Vec<NamespacedName> {
+    if subject.binding.is_some_and(|binding| binding.gateway) {
+        return Vec::new();
+    }
+    let Asked::For { gateway: primary, .. } = asked(world, subject) else { return Vec::new() };
+    let canary = canary::asked(world, subject).filter(|(key, _)| *key != primary).map(|(key, _)| key);
+    let takes = |key: &NamespacedName| {
+        let same = !subject.private || key.namespace == *subject.namespace;
+        let gateway = world.gateway(key).filter(|_| same && world.visible(&key.namespace));
+        gateway.is_some_and(|gateway| fits(world, gateway, subject, Traffic::Service).is_ok())
+    };
+    std::iter::once(primary).chain(canary).filter(takes).collect()
+}
+
+/// The gateway, if it takes this traffic of this object.
+fn fits<'a>(
+    world: &World,
+    gateway: &'a Arc<Gateway>,
+    subject: Subject<'_>,
+    traffic: Traffic,
+) -> Result<&'a Arc<Gateway>, Refusal> {
     if !admits(world, gateway, subject.namespace) {
         return Err(Refusal::Denied { namespace: subject.namespace.clone() });
     }

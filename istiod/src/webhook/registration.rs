@@ -218,7 +218,7 @@ fn repaired(
     let mut wanted = live.clone();
     for hook in wanted.webhooks.iter_mut().flatten().filter(|hook| is_served_by(&hook.client_config, namespace)) {
         hook.client_config.ca_bundle = Some(bundle.clone());
-        if proven {
+        if proven && !hook.name.starts_with(ADVICE) {
             hook.failure_policy = Some("Fail".to_owned());
         }
     }
@@ -237,6 +237,8 @@ fn repaired_mutating(
     (wanted != *live).then_some(wanted)
 }
 
+/// Beginning of the names of webhooks that only advise: nobody waits for them.
+const ADVICE: &str = "advice.";
 /// Name of the object that must be rejected.
 const PROBE: &str = "invalid-gateway";
 /// After a first failure.

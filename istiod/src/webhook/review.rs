@@ -3,7 +3,7 @@
 use kube::api::DynamicObject;
 use kube::core::Status;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
-use mesh_api::validate::{self, Candidate, Context, KINDS, Verdict};
+use mesh_api::validate::{self, ADVISED, Candidate, Context, KINDS, Verdict};
 use serde_json::Value;
 
 use super::metrics::{Judged, WebhookMetrics};
@@ -86,7 +86,12 @@ fn judge(request: &AdmissionRequest<DynamicObject>, context: &Context) -> Option
         annotations: object.metadata.annotations.as_ref().unwrap_or(&empty),
         spec: object.data.get("spec").unwrap_or(&none),
     };
-    validate::validate(&candidate, context)
+    let (group, kind) = (candidate.group, candidate.kind);
+    validate::validate(&candidate, context).or_else(|| {
+        // Kinds of others: their schemas refuse, we only advise.
+        let known = ADVISED.contains(&(group, kind));
+        known.then(|| Verdict { errors: Vec::new(), warnings: validate::advice(group, kind, candidate.spec) })
+    })
 }
 
 /// Labels of metrics: known words, or `other`.

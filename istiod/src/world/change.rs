@@ -6,8 +6,10 @@ use std::sync::Arc;
 use mesh_core::names::NamespacedName;
 
 use super::{
-    AuthorizationPolicy, Gateway, GatewayClass, MeshSettings, Namespace, Node, PeerAuthentication, Pod,
-    RequestAuthentication, Service, ServiceEntry, Slice, WorkloadEntry,
+    AuthorizationPolicy, BackendTlsPolicy, DestinationRule, Extension, Gateway, GatewayClass, GrpcRoute, HttpRoute,
+    ListenerSet, Material, MeshSettings, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
+    RequestAuthentication, Service, ServiceEntry, Slice, TcpRoute, TlsRoute, TrafficPolicy, UdpRoute, VirtualService,
+    WorkloadEntry,
 };
 
 /// Kinds of objects in the world.
@@ -37,11 +39,43 @@ pub enum Kind {
     GatewayClass,
     /// security.istio.io/v1 RequestAuthentication.
     Request,
+    /// gateway.networking.k8s.io/v1 HTTPRoute.
+    HttpRoute,
+    /// gateway.networking.k8s.io/v1 GRPCRoute.
+    GrpcRoute,
+    /// gateway.networking.k8s.io/v1 TLSRoute.
+    TlsRoute,
+    /// gateway.networking.k8s.io/v1 TCPRoute.
+    TcpRoute,
+    /// gateway.networking.k8s.io/v1 UDPRoute: nobody serves it, and its status says so.
+    UdpRoute,
+    /// gateway.networking.k8s.io/v1beta1 ReferenceGrant.
+    ReferenceGrant,
+    /// gateway.networking.k8s.io/v1 ListenerSet.
+    ListenerSet,
+    /// gateway.networking.k8s.io/v1 BackendTLSPolicy.
+    BackendTlsPolicy,
+    /// gateway.networking.x-k8s.io/v1alpha1 XBackendTrafficPolicy.
+    TrafficPolicy,
+    /// networking.istio.io/v1 VirtualService.
+    VirtualService,
+    /// networking.istio.io/v1 DestinationRule.
+    DestinationRule,
+    /// extensions.istio.io/v1alpha1 WasmPlugin.
+    WasmPlugin,
+    /// extensions.istio.io/v1alpha1 TrafficExtension.
+    TrafficExtension,
+    /// networking.istio.io/v1alpha3 EnvoyFilter.
+    EnvoyFilter,
+    /// core/v1 ConfigMap: only those that others refer to.
+    ConfigMap,
+    /// core/v1 Secret: only those that others refer to.
+    Secret,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 28] = [
         Self::Namespace,
         Self::Node,
         Self::Service,
@@ -54,9 +88,27 @@ impl Kind {
         Self::Gateway,
         Self::GatewayClass,
         Self::Request,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::UdpRoute,
+        Self::ReferenceGrant,
+        Self::ListenerSet,
+        Self::BackendTlsPolicy,
+        Self::TrafficPolicy,
+        Self::VirtualService,
+        Self::DestinationRule,
+        Self::WasmPlugin,
+        Self::TrafficExtension,
+        Self::EnvoyFilter,
+        Self::ConfigMap,
+        Self::Secret,
     ];
+    /// Kinds of which only the objects that others refer to are read.
+    pub const REFERENCED: [Self; 2] = [Self::ConfigMap, Self::Secret];
     /// Kinds that a cluster has only once their definitions were installed.
-    pub const DEFINED: [Self; 7] = [
+    pub const DEFINED: [Self; 21] = [
         Self::Authorization,
         Self::Peer,
         Self::ServiceEntry,
@@ -64,6 +116,20 @@ impl Kind {
         Self::Gateway,
         Self::GatewayClass,
         Self::Request,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::UdpRoute,
+        Self::ReferenceGrant,
+        Self::ListenerSet,
+        Self::BackendTlsPolicy,
+        Self::TrafficPolicy,
+        Self::VirtualService,
+        Self::DestinationRule,
+        Self::WasmPlugin,
+        Self::TrafficExtension,
+        Self::EnvoyFilter,
     ];
 
     /// The kind as Kubernetes spells it.
@@ -81,7 +147,39 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
             Self::Request => "RequestAuthentication",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::UdpRoute => "UDPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::ListenerSet => "ListenerSet",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::TrafficPolicy => "XBackendTrafficPolicy",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
+            Self::WasmPlugin => "WasmPlugin",
+            Self::TrafficExtension => "TrafficExtension",
+            Self::EnvoyFilter => "EnvoyFilter",
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
         }
+    }
+
+    /// Whether a cluster that has only another version of the kind is served without it: nothing is unprotected then that
+    /// was protected before.
+    pub fn is_optional(self) -> bool {
+        matches!(
+            self,
+            Self::GrpcRoute
+                | Self::TlsRoute
+                | Self::TcpRoute
+                | Self::UdpRoute
+                | Self::ReferenceGrant
+                | Self::ListenerSet
+                | Self::BackendTlsPolicy
+                | Self::TrafficPolicy
+        )
     }
 }
 
@@ -112,6 +210,34 @@ pub enum Object {
     GatewayClass(GatewayClass),
     /// A request authentication.
     Request(RequestAuthentication),
+    /// An HTTP route.
+    HttpRoute(HttpRoute),
+    /// A gRPC route.
+    GrpcRoute(GrpcRoute),
+    /// A TLS route.
+    TlsRoute(TlsRoute),
+    /// A TCP route.
+    TcpRoute(TcpRoute),
+    /// A UDP route.
+    UdpRoute(UdpRoute),
+    /// A grant of references from other namespaces.
+    ReferenceGrant(ReferenceGrant),
+    /// Listeners beside those of a gateway.
+    ListenerSet(ListenerSet),
+    /// TLS towards a service.
+    BackendTlsPolicy(BackendTlsPolicy),
+    /// Retry budget of a service.
+    TrafficPolicy(TrafficPolicy),
+    /// Routes of hosts.
+    VirtualService(VirtualService),
+    /// How a host is called.
+    DestinationRule(DestinationRule),
+    /// Code or patches for proxies that are not ours.
+    Extension(Extension),
+    /// A ConfigMap that others refer to.
+    ConfigMap(Material),
+    /// A Secret that others refer to.
+    Secret(Material),
 }
 
 impl Object {
@@ -130,6 +256,20 @@ impl Object {
             Self::Gateway(_) => Kind::Gateway,
             Self::GatewayClass(_) => Kind::GatewayClass,
             Self::Request(_) => Kind::Request,
+            Self::HttpRoute(_) => Kind::HttpRoute,
+            Self::GrpcRoute(_) => Kind::GrpcRoute,
+            Self::TlsRoute(_) => Kind::TlsRoute,
+            Self::TcpRoute(_) => Kind::TcpRoute,
+            Self::UdpRoute(_) => Kind::UdpRoute,
+            Self::ReferenceGrant(_) => Kind::ReferenceGrant,
+            Self::ListenerSet(_) => Kind::ListenerSet,
+            Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
+            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
+            Self::VirtualService(_) => Kind::VirtualService,
+            Self::DestinationRule(_) => Kind::DestinationRule,
+            Self::Extension(one) => one.kind,
+            Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 
@@ -148,6 +288,19 @@ impl Object {
             Self::Gateway(gateway) => gateway.key.clone(),
             Self::GatewayClass(class) => NamespacedName::new("", class.name.clone()),
             Self::Request(policy) => policy.key.clone(),
+            Self::HttpRoute(one) => one.key.clone(),
+            Self::GrpcRoute(one) => one.key.clone(),
+            Self::TlsRoute(one) => one.key.clone(),
+            Self::TcpRoute(one) => one.key.clone(),
+            Self::UdpRoute(one) => one.key.clone(),
+            Self::ReferenceGrant(one) => one.key.clone(),
+            Self::ListenerSet(one) => one.key.clone(),
+            Self::BackendTlsPolicy(one) => one.key.clone(),
+            Self::TrafficPolicy(one) => one.key.clone(),
+            Self::VirtualService(one) => one.key.clone(),
+            Self::DestinationRule(one) => one.key.clone(),
+            Self::Extension(one) => one.key.clone(),
+            Self::ConfigMap(one) | Self::Secret(one) => one.key.clone(),
         }
     }
 }
@@ -184,10 +337,29 @@ pub enum Change {
     },
     /// The mesh settings are now these.
     Settings(Arc<MeshSettings>),
+    /// The object names another revision, or a tag that may stand for ours.
+    Tagged {
+        /// What it names.
+        revision: Arc<str>,
+        /// What it means where that is ours.
+        change: Box<Change>,
+    },
     /// Everything that existed of this kind has been told (or the kind does not exist in this cluster).
     Synced(Kind),
     /// Something about another cluster, by its id.
     Remote(Arc<str>, Box<RemoteChange>),
+}
+
+impl Change {
+    /// The object that it is about, if it is about one.
+    pub fn subject(&self) -> Option<(Kind, NamespacedName)> {
+        match self {
+            Self::Upsert(object) | Self::Partial { object, .. } => Some((object.kind(), object.key())),
+            Self::Delete(kind, key) | Self::Broken { kind, key, .. } => Some((*kind, key.clone())),
+            Self::Tagged { change, .. } => change.subject(),
+            Self::Retain(..) | Self::Settings(_) | Self::Synced(_) | Self::Remote(..) => None,
+        }
+    }
 }
 
 /// One step of the world of another cluster. Every connection to it has an epoch, and a later one a higher epoch: what it

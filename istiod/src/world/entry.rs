@@ -39,8 +39,8 @@ pub struct ServiceEntry {
     pub subject_alt_names: Box<[Arc<str>]>,
     /// `status.addresses`: host and address.
     pub auto_addresses: Box<[(Arc<str>, IpAddr)]>,
-    /// `spec.exportTo` leaves somebody out, which ambient does not honour.
-    pub export_limited: bool,
+    /// `spec.exportTo`: whose gateways may lead to it. Node proxies and waypoints do not honour it.
+    pub export_to: Box<[Arc<str>]>,
     /// The traffic-distribution annotation.
     pub distribution_annotation: Option<Distribution>,
     /// The node agent's mark, or the tunnel label: inline endpoints take HBONE.
@@ -62,6 +62,29 @@ impl ServiceEntry {
     /// as they are asked for.
     pub fn takes_address_for(&self, hostname: &str) -> bool {
         self.takes_addresses() && (!hostname.starts_with('*') || self.resolution == Resolution::DynamicDns)
+    }
+
+    /// `spec.exportTo` leaves somebody out.
+    pub fn is_kept_back(&self) -> bool {
+        !self.export_to.is_empty() && !self.export_to.iter().any(|one| **one == *"*")
+    }
+
+    /// Whether it is given to a namespace.
+    pub fn is_exported_to(&self, namespace: &str) -> bool {
+        *self.key.namespace == *namespace
+            || !self.is_kept_back()
+            || self.export_to.iter().any(|one| **one == *namespace)
+    }
+
+    /// `spec.addresses` that are no blocks.
+    pub fn single_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let single = self.addresses.iter().filter(|block| block.prefix_len() == block.max_prefix_len());
+        single.map(IpNet::addr)
+    }
+
+    /// Of several entries for one thing the oldest counts; of equally old ones, the first by name.
+    pub fn age(&self) -> (i64, &str, &str) {
+        (self.created_s, &self.key.name, &self.key.namespace)
     }
 
     /// Addresses that were allocated for a hostname.

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_api::gateway::GatewaySpec;
 use mesh_api::security::TargetRef;
 use mesh_core::names::NamespacedName;
 
 use super::{Labels, Selector};
 
 /// A Gateway of any class. It is a waypoint as soon as it has an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gateway {
     /// Namespace and name.
     pub key: NamespacedName,
@@ -31,6 +32,14 @@ pub struct Gateway {
     pub listeners: Box<[Listener]>,
     /// `status.addresses`, in their order; what is neither an address nor a name is left out.
     pub addresses: Box<[GatewayAddress]>,
+    /// `metadata.uid`.
+    pub uid: Arc<str>,
+    /// All labels: those of its objects may be copied from here.
+    pub labels: Labels,
+    /// All annotations, but for what kubectl remembers of the last apply.
+    pub annotations: Labels,
+    /// `spec` as written.
+    pub spec: Arc<GatewaySpec>,
 }
 
 /// A GatewayClass.
@@ -40,6 +49,8 @@ pub struct GatewayClass {
     pub name: Arc<str>,
     /// `spec.controllerName`.
     pub controller: Arc<str>,
+    /// `metadata.generation`.
+    pub generation: i64,
     /// What its Gateways take that do not say so themselves.
     pub waypoint_for: Option<TrafficType>,
     /// How traffic is handed to the pods of its Gateways that do not say so themselves.

@@ -83,6 +83,11 @@ impl Hosts {
         }
     }
 
+    /// Every hostname, with everyone who claims it.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeSet<HostSource>)> {
+        self.0.iter()
+    }
+
     /// Everyone who claims a hostname, Services first.
     pub(super) fn of(&self, host: &str) -> impl Iterator<Item = &HostSource> {
         self.0.get(host).into_iter().flatten()
@@ -109,7 +114,7 @@ impl World {
                 HostSource::Service(service) => return self.services.get(service).map(Winner::Service),
                 HostSource::Entry(entry) => {
                     let Some(entry) = self.entries.get(entry) else { continue };
-                    if oldest.is_none_or(|oldest| age(entry) < age(oldest)) {
+                    if oldest.is_none_or(|oldest| entry.age() < oldest.age()) {
                         oldest = Some(entry);
                     }
                 }
@@ -136,7 +141,7 @@ impl World {
             HostSource::Entry(other) => {
                 other.namespace == entry.key.namespace
                     || self.entry_visibility(&other.namespace) != Visibility::Public
-                    || self.entries.get(other).is_none_or(|other| age(entry) < age(other))
+                    || self.entries.get(other).is_none_or(|other| entry.age() < other.age())
             }
         })
     }
@@ -146,9 +151,4 @@ impl World {
         let Some(rules) = &self.settings.entry_visibility else { return Visibility::Public };
         rules.of(namespace, self.namespaces.get(namespace))
     }
-}
-
-/// The oldest wins; of equally old ones, the first by name.
-fn age(entry: &ServiceEntry) -> (i64, &str, &str) {
-    (entry.created_s, &entry.key.name, &entry.key.namespace)
 }

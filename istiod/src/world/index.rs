@@ -40,6 +40,16 @@ impl<K: Hash + Eq, V: Ord> MultiMap<K, V> {
         self.0.get(key).into_iter().flatten()
     }
 
+    /// Number of values of a key.
+    pub(super) fn count(&self, key: &K) -> usize {
+        self.0.get(key).map_or(0, BTreeSet::len)
+    }
+
+    /// The first value of a key that is not less than `start`.
+    pub(super) fn first_from(&self, key: &K, start: &V) -> Option<&V> {
+        self.0.get(key)?.range(start..).next()
+    }
+
     /// Every key, in no order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()

@@ -40,6 +40,7 @@ impl World {
 
     /// Replaces all gateways, and adds the workloads that are reached in another way now.
     pub fn set_network_gateways(&mut self, gateways: NetworkGateways, dirty: &mut Dirty) {
+        self.memo.forget();
         let old = std::mem::replace(&mut self.network_gateways, gateways);
         let networks = old.keys().chain(self.network_gateways.keys());
         for network in networks.filter(|one| old.get(*one) != self.network_gateways.get(*one)) {

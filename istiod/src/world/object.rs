@@ -61,6 +61,10 @@ pub struct Service {
     pub distribution_annotation: Option<Distribution>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// `spec.type` is LoadBalancer.
+    pub load_balancer: bool,
+    /// What a load balancer is reached by: addresses and names of `status.loadBalancer.ingress`.
+    pub external: Box<[Arc<str>]>,
     /// All labels: the scope of a service may depend on any.
     pub labels: Labels,
     /// Waypoint labels.
@@ -130,6 +134,31 @@ pub enum Protocol {
     Tcp,
     /// TLS or HTTPS.
     Tls,
+    /// gRPC for browsers; nobody knows whether as HTTP/1.1 or HTTP/2.
+    GrpcWeb,
+    /// UDP: never proxied.
+    Udp,
+    /// Bytes of something that has a name, but none on the wire: MongoDB, Redis, MySQL.
+    Stream,
+    /// HTTP/1.1 with upgrades, inside TLS. Who does not make requests of it passes it on as TLS.
+    Wss,
+}
+
+impl Protocol {
+    /// Whether requests may be seen on the port.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Http2 | Self::Grpc | Self::GrpcWeb | Self::Unknown)
+    }
+
+    /// Whether connections may be seen that are no requests.
+    pub fn is_l4(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::Wss | Self::Stream | Self::Unknown)
+    }
+
+    /// Whether nobody looks at what connections begin with.
+    pub fn is_opaque(self) -> bool {
+        matches!(self, Self::Tcp | Self::Stream)
+    }
 }
 
 /// An EndpointSlice with addresses, for some service.

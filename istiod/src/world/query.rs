@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mesh_core::names::NamespacedName;
 
+use super::short_name::short_name;
 use super::store::in_namespace;
 use super::{
     AuthorizationPolicy, Gateway, GatewayClass, Kind, Labels, Locality, MeshSettings, Namespace, PeerAuthentication,
@@ -179,7 +180,9 @@ impl World {
     /// Pods that were made for a gateway.
     pub fn pods_of_gateway(&self, gateway: &NamespacedName) -> impl Iterator<Item = &Arc<Pod>> {
         let namespace = gateway.namespace.clone();
-        let names = self.index.pods_by_gateway.of(gateway);
+        let label = NamespacedName::new(namespace.clone(), short_name(&gateway.name));
+        let names: Vec<_> = self.index.pods_by_gateway.of(&label).collect();
+        let names = names.into_iter();
         names.filter_map(move |name| self.pods.get(&NamespacedName::new(namespace.clone(), name.clone())))
     }
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use mesh_core::names::NamespacedName;
 
+use super::reach_gateway::NAMING;
 use super::store::in_namespace;
 use super::{
-    AuthorizationPolicy, Change, HostKey, HostSource, Kind, Labels, MeshSettings, Namespace, Object,
+    AuthorizationPolicy, Change, HostKey, HostSource, Kind, Labels, MeshSettings, Namespace, Object, ParentKind,
     PeerAuthentication, Service, ServiceEntry, World,
 };
 
@@ -35,6 +36,18 @@ pub struct Dirty {
     pub peers: BTreeSet<NamespacedName>,
     /// The static policy that stands for STRICT.
     pub strict: bool,
+    /// Ports of these services, at every waypoint that serves them.
+    pub ports: BTreeSet<HostKey>,
+    /// Listeners of these gateways.
+    pub listeners: BTreeSet<NamespacedName>,
+    /// Gateways and listener sets where one route may keep another out.
+    pub contested: BTreeSet<(ParentKind, NamespacedName)>,
+    /// What these gateways are told of themselves.
+    pub proxies: BTreeSet<NamespacedName>,
+    /// Whatever calls a backend of these hostnames; `*` and `*.suffix` mean all that match.
+    pub backends: BTreeSet<Arc<str>>,
+    /// Whatever reads these ConfigMaps and Secrets.
+    pub materials: BTreeSet<(Kind, NamespacedName)>,
 }
 
 impl Dirty {
@@ -48,25 +61,34 @@ impl Dirty {
         let workloads = [&self.pods, &self.slices, &self.entries, &self.workload_entries];
         let policies = [&self.gateways, &self.authorizations, &self.peers];
         let keys = workloads.into_iter().chain(policies).map(BTreeSet::len).sum::<usize>();
-        keys + self.services.len() + self.conditions.len() + usize::from(self.strict)
+        let l7 = [&self.listeners, &self.proxies].into_iter().map(BTreeSet::len).sum::<usize>();
+        let l7 = l7 + self.contested.len() + self.ports.len() + self.backends.len() + self.materials.len();
+        keys + l7 + self.services.len() + self.conditions.len() + usize::from(self.strict)
     }
 }
 
 impl World {
     /// Applies a change and adds what it can touch to `dirty`. Equal content touches nothing.
     pub fn apply(&mut self, change: Change, dirty: &mut Dirty) {
+        self.memo.forget();
         match change {
             Change::Upsert(object) | Change::Partial { object, .. } => {
                 self.stand_ins.remove(&(object.kind(), object.key()));
                 self.upsert(object, dirty);
             }
             Change::Delete(kind, key) => self.delete(kind, &key, dirty),
+            Change::Tagged { revision, change } => match change.subject() {
+                Some((kind, key)) if !self.is_own_revision(&revision) => self.delete(kind, &key, dirty),
+                _ => self.apply(*change, dirty),
+            },
             Change::Retain(kind, keep) => {
                 for key in self.keys(kind) {
                     if !keep.contains(&key) {
                         self.delete(kind, &key, dirty);
                     }
                 }
+                // What is not followed any more is as if it had never been looked for.
+                self.absent.retain(|(have, key)| *have != kind || keep.contains(key));
             }
             Change::Settings(settings) => self.replace_settings(settings, dirty),
             Change::Broken { kind, key, stand_in, .. } => {
@@ -89,6 +111,9 @@ impl World {
         if self.holds(&object) {
             return;
         }
+        self.absent.remove(&(object.kind(), object.key()));
+        self.reference_epoch += u64::from(NAMING.contains(&object.kind()));
+        self.deployment_epoch += u64::from(self.decides_deployments(&object));
         let old = self.take(object.kind(), &object.key());
         if let Some(old) = &old {
             self.reach(old, Some(&object), dirty);
@@ -99,7 +124,13 @@ impl World {
 
     fn delete(&mut self, kind: Kind, key: &NamespacedName, dirty: &mut Dirty) {
         self.stand_ins.remove(&(kind, key.clone()));
+        if Kind::REFERENCED.contains(&kind) && self.absent.insert((kind, key.clone())) {
+            dirty.materials.insert((kind, key.clone()));
+            self.reach_naming(kind, key, dirty);
+        }
         if let Some(old) = self.take(kind, key) {
+            self.reference_epoch += u64::from(NAMING.contains(&kind));
+            self.deployment_epoch += u64::from(self.decides_deployments(&old));
             self.reach(&old, None, dirty);
         }
     }
@@ -112,10 +143,13 @@ impl World {
         self.reach_everything(dirty);
         let renamed = self.settings.domain != settings.domain;
         self.settings = settings;
-        // What is visible decides who is given addresses.
+        // What is visible decides who is given addresses, and whose references count.
         self.entry_revision += 1;
+        self.reference_epoch += 1;
+        self.deployment_epoch += 1;
         if renamed {
             self.rebuild_hosts();
+            self.rebuild_l7();
         }
         self.reach_everything(dirty);
     }
@@ -123,6 +157,10 @@ impl World {
     /// What depends on `object`, when it comes, goes, or changes from or to `other`.
     fn reach(&self, object: &Object, other: Option<&Object>, dirty: &mut Dirty) {
         self.reach_attached(object, dirty);
+        self.reach_l7(object, dirty);
+        self.reach_addresses(object, dirty);
+        self.reach_gateways(object, dirty);
+        self.reach_joined(object, dirty);
         match object {
             Object::Pod(pod) => {
                 dirty.pods.insert(pod.key.clone());
@@ -154,7 +192,9 @@ impl World {
                 dirty.workload_entries.insert(entry.key.clone());
             }
             // Only through what is attached to them.
-            Object::Gateway(_) | Object::GatewayClass(_) | Object::Request(_) => {}
+            Object::Gateway(_) | Object::GatewayClass(_) | Object::Request(_) | Object::Extension(_) => {}
+            // Only what layer 7 makes of them.
+            _ => {}
         }
     }
 
@@ -298,12 +338,16 @@ impl World {
         dirty.strict = true;
     }
 
-    pub(super) fn reach_everything(&self, dirty: &mut Dirty) {
+    /// Everything that is computed.
+    pub(crate) fn reach_everything(&self, dirty: &mut Dirty) {
         dirty.pods.extend(self.pods.keys().cloned());
         dirty.slices.extend(self.slices.keys().cloned());
         dirty.entries.extend(self.entries.keys().cloned());
         dirty.workload_entries.extend(self.workload_entries.keys().cloned());
         dirty.gateways.extend(self.gateways.keys().cloned());
+        self.reach_every_l7(dirty);
+        let classes = self.gateway_classes.keys().map(|name| NamespacedName::new("", name.clone()));
+        dirty.conditions.extend(classes.map(|key| (Kind::GatewayClass, key)));
         self.reach_every_status(dirty);
         dirty.authorizations.extend(self.authorizations.keys().cloned());
         dirty.peers.extend(self.peers.keys().cloned());

@@ -7,7 +7,9 @@ use mesh_core::names::NamespacedName;
 
 use super::gateway::TrafficType;
 use super::store::in_namespace;
-use super::{Dirty, Gateway, GatewayClass, HostKey, Kind, Object, Service, ServiceEntry, Target, TargetKind, World};
+use super::{
+    Dirty, Gateway, GatewayClass, HostKey, Kind, Object, ParentKind, Service, ServiceEntry, Target, TargetKind, World,
+};
 
 impl World {
     /// What depends on `object` because of waypoints, policies that name it, or its own status. Called for what it was and
@@ -23,7 +25,7 @@ impl World {
                 if self.settings.implicit_waypoint_allow
                     && let Some(gateway) = pod.labels.get(labels::GATEWAY_NAME)
                 {
-                    dirty.gateways.insert(NamespacedName::new(pod.key.namespace.clone(), gateway));
+                    dirty.gateways.insert(self.labelled_gateway(&pod.key.namespace, gateway));
                 }
             }
             Object::Gateway(gateway) => self.reach_gateway(gateway, self.traffic_type(gateway), dirty),
@@ -34,6 +36,10 @@ impl World {
             Object::Request(policy) => {
                 dirty.conditions.insert((Kind::Request, policy.key.clone()));
                 policy.targets().for_each(|target| self.reach_target(&target, &policy.key.namespace, dirty));
+            }
+            Object::Extension(one) => {
+                dirty.conditions.insert((one.kind, one.key.clone()));
+                one.targets().for_each(|target| self.reach_target(&target, &one.key.namespace, dirty));
             }
             Object::Peer(peer) => {
                 dirty.conditions.insert((Kind::Peer, peer.key.clone()));
@@ -46,6 +52,8 @@ impl World {
                 }
             }
             Object::Slice(_) | Object::Namespace(_) | Object::Node(_) => {}
+            // See `reach_l7`.
+            _ => {}
         }
     }
 
@@ -64,6 +72,7 @@ impl World {
         dirty.conditions.extend(peers);
         let requests = in_namespace(&self.requests, namespace).map(|(key, _)| (Kind::Request, key.clone()));
         dirty.conditions.extend(requests);
+        dirty.conditions.extend(self.extensions_in(namespace).map(|one| (one.kind, one.key.clone())));
         // A namespace that is looked at, or no longer, shows or hides its Gateways.
         if !self.settings.discovery_selectors.is_empty() {
             for (_, gateway) in in_namespace(&self.gateways, namespace) {
@@ -74,6 +83,9 @@ impl World {
             }
             for (_, policy) in in_namespace(&self.requests, namespace) {
                 self.reach_attached(&Object::Request((**policy).clone()), dirty);
+            }
+            for one in self.extensions_in(namespace) {
+                self.reach_attached(&Object::Extension((**one).clone()), dirty);
             }
         }
     }
@@ -88,6 +100,7 @@ impl World {
         add(Kind::WorkloadEntry, &mut self.workload_entries.keys());
         add(Kind::Peer, &mut self.peers.keys());
         add(Kind::Request, &mut self.requests.keys());
+        dirty.conditions.extend(self.extensions.keys().cloned());
     }
 
     /// Only what is attached to a Gateway, or names it.
@@ -147,7 +160,9 @@ impl World {
 
     fn reach_bound_service(&self, service: Option<&Arc<Service>>, dirty: &mut Dirty) {
         let Some(service) = service else { return };
-        self.reach_published(&service.key, &self.settings.hostname(&service.key), dirty);
+        let hostname = self.settings.hostname(&service.key);
+        self.reach_published(&service.key, &hostname, dirty);
+        self.reach_virtual_statuses(&hostname, dirty);
         self.reach_status(TargetKind::Service, &service.key, dirty);
         if self.settings.implicit_waypoint_allow {
             self.reach_members_of(service, dirty);
@@ -158,6 +173,7 @@ impl World {
         let Some(entry) = entry else { return };
         for host in &entry.hosts {
             self.reach_published(&entry.key, host, dirty);
+            self.reach_virtual_statuses(host, dirty);
         }
         self.reach_status(TargetKind::ServiceEntry, &entry.key, dirty);
         // Endpoints have waypoints of their own.
@@ -174,8 +190,12 @@ impl World {
 
     /// The status of a service, and of the policies that name it.
     fn reach_status(&self, kind: TargetKind, key: &NamespacedName, dirty: &mut Dirty) {
-        let own = if kind == TargetKind::Service { Kind::Service } else { Kind::ServiceEntry };
+        let (own, parent) = match kind {
+            TargetKind::Service => (Kind::Service, ParentKind::Service),
+            _ => (Kind::ServiceEntry, ParentKind::ServiceEntry),
+        };
         dirty.conditions.insert((own, key.clone()));
+        self.reach_routes_of(parent, key, dirty);
         self.reach_policies_on(kind, key, dirty);
     }
 

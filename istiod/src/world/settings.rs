@@ -6,10 +6,10 @@ use mesh_core::identity::TrustDomain;
 use mesh_core::names::NamespacedName;
 use serde::Deserialize;
 
-use super::{Labels, Namespace, Promises, Selector};
+use super::{L7Settings, Labels, Namespace, Promises, ProxySettings, Selector};
 
 /// Process options and mesh configuration that translation reads. Replaced as a whole when the mesh configuration changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MeshSettings {
     /// First part of every workload uid.
     pub cluster_id: Arc<str>,
@@ -45,6 +45,10 @@ pub struct MeshSettings {
     pub multi_network: bool,
     /// Which services other clusters may use.
     pub scopes: Vec<ScopeRule>,
+    /// What waypoints and gateways are told.
+    pub l7: L7Settings,
+    /// How the proxies of Gateways are deployed.
+    pub proxies: Arc<ProxySettings>,
 }
 
 impl MeshSettings {
@@ -173,6 +177,8 @@ impl Default for MeshSettings {
             services_select_workload_entries: true,
             multi_network: false,
             scopes: Vec::new(),
+            l7: L7Settings::default(),
+            proxies: Arc::default(),
         }
     }
 }

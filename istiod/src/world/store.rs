@@ -1,16 +1,19 @@
 //! The store and its indexes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_core::names::NamespacedName;
 
+use super::address;
 use super::host::Hosts;
 use super::index::{MultiMap, SelectorIndex};
 use super::{
-    AuthorizationPolicy, Binding, Gateway, GatewayClass, HostSource, Kind, MeshSettings, Namespace, NetworkGateways,
-    Node, Object, PeerAuthentication, Pod, RequestAuthentication, Service, ServiceEntry, Slice, Target, TargetKind,
-    WorkloadEntry,
+    AuthorizationPolicy, BackendTlsPolicy, Binding, DestinationRule, Extension, Gateway, GatewayClass, GrpcRoute,
+    HostSource, HttpRoute, Kind, ListenerSet, Material, MeshSettings, Namespace, NetworkGateways, Node, Object,
+    PeerAuthentication, Pod, ReferenceGrant, RequestAuthentication, Service, ServiceEntry, Slice, Target, TargetKind,
+    TcpRoute, TlsRoute, TrafficPolicy, UdpRoute, VirtualService, WorkloadEntry,
 };
 
 /// Every known object. A copy shares the objects. Maps are sorted by namespace, so that one namespace is a range.
@@ -29,11 +32,33 @@ pub struct World {
     pub(super) gateways: BTreeMap<NamespacedName, Arc<Gateway>>,
     pub(super) gateway_classes: BTreeMap<Arc<str>, Arc<GatewayClass>>,
     pub(super) requests: BTreeMap<NamespacedName, Arc<RequestAuthentication>>,
+    pub(super) http_routes: BTreeMap<NamespacedName, Arc<HttpRoute>>,
+    pub(super) grpc_routes: BTreeMap<NamespacedName, Arc<GrpcRoute>>,
+    pub(super) tls_routes: BTreeMap<NamespacedName, Arc<TlsRoute>>,
+    pub(super) tcp_routes: BTreeMap<NamespacedName, Arc<TcpRoute>>,
+    pub(super) udp_routes: BTreeMap<NamespacedName, Arc<UdpRoute>>,
+    pub(super) grants: BTreeMap<NamespacedName, Arc<ReferenceGrant>>,
+    pub(super) listener_sets: BTreeMap<NamespacedName, Arc<ListenerSet>>,
+    pub(super) backend_tls: BTreeMap<NamespacedName, Arc<BackendTlsPolicy>>,
+    pub(super) traffic_policies: BTreeMap<NamespacedName, Arc<TrafficPolicy>>,
+    pub(super) virtual_services: BTreeMap<NamespacedName, Arc<VirtualService>>,
+    pub(super) destination_rules: BTreeMap<NamespacedName, Arc<DestinationRule>>,
+    pub(super) extensions: BTreeMap<(Kind, NamespacedName), Arc<Extension>>,
+    pub(super) config_maps: BTreeMap<NamespacedName, Arc<Material>>,
+    pub(super) secrets: BTreeMap<NamespacedName, Arc<Material>>,
     pub(super) network_gateways: NetworkGateways,
+    /// Changes with every object that may name a ConfigMap or Secret, or permit it.
+    pub(super) reference_epoch: u64,
+    /// Changes with every object that decides what is made for Gateways.
+    pub(super) deployment_epoch: u64,
+    /// ConfigMaps and Secrets that were looked for and do not exist.
+    pub(super) absent: BTreeSet<(Kind, NamespacedName)>,
     /// Objects that stand in for ones that could never be read.
     pub(super) stand_ins: BTreeSet<(Kind, NamespacedName)>,
     /// Changes with every change of a service entry, or of what decides which of them are looked at.
     pub(super) entry_revision: u64,
+    /// What was found out since the last change.
+    pub(crate) memo: super::memo::Memo,
     pub(super) index: Index,
 }
 
@@ -56,10 +81,14 @@ pub(super) struct Index {
     pub(super) slices_by_pod: MultiMap<NamespacedName, NamespacedName>,
     /// Who claims a hostname.
     pub(super) hosts: Hosts,
+    /// Who claims a virtual address.
+    pub(super) addresses: MultiMap<IpAddr, HostSource>,
     /// Objects by the Gateways that their own labels name.
     pub(super) bound: MultiMap<NamespacedName, (Kind, NamespacedName)>,
     /// Policies by what their targets name, where a class has no namespace.
     pub(super) attached: MultiMap<(TargetKind, NamespacedName), (Kind, NamespacedName)>,
+    /// What layer 7 needs.
+    pub(super) l7: super::index_l7::IndexL7,
 }
 
 impl World {
@@ -78,6 +107,20 @@ impl World {
             Kind::Gateway => self.gateways.contains_key(key),
             Kind::GatewayClass => self.gateway_classes.contains_key(&key.name),
             Kind::Request => self.requests.contains_key(key),
+            Kind::HttpRoute => self.http_routes.contains_key(key),
+            Kind::GrpcRoute => self.grpc_routes.contains_key(key),
+            Kind::TlsRoute => self.tls_routes.contains_key(key),
+            Kind::TcpRoute => self.tcp_routes.contains_key(key),
+            Kind::UdpRoute => self.udp_routes.contains_key(key),
+            Kind::ReferenceGrant => self.grants.contains_key(key),
+            Kind::ListenerSet => self.listener_sets.contains_key(key),
+            Kind::BackendTlsPolicy => self.backend_tls.contains_key(key),
+            Kind::TrafficPolicy => self.traffic_policies.contains_key(key),
+            Kind::VirtualService => self.virtual_services.contains_key(key),
+            Kind::DestinationRule => self.destination_rules.contains_key(key),
+            Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => self.extension(kind, key).is_some(),
+            Kind::ConfigMap => self.config_maps.contains_key(key),
+            Kind::Secret => self.secrets.contains_key(key),
         }
     }
 
@@ -97,6 +140,22 @@ impl World {
             Kind::Gateway => self.gateways.keys().cloned().collect(),
             Kind::GatewayClass => self.gateway_classes.keys().map(global).collect(),
             Kind::Request => self.requests.keys().cloned().collect(),
+            Kind::HttpRoute => self.http_routes.keys().cloned().collect(),
+            Kind::GrpcRoute => self.grpc_routes.keys().cloned().collect(),
+            Kind::TlsRoute => self.tls_routes.keys().cloned().collect(),
+            Kind::TcpRoute => self.tcp_routes.keys().cloned().collect(),
+            Kind::UdpRoute => self.udp_routes.keys().cloned().collect(),
+            Kind::ReferenceGrant => self.grants.keys().cloned().collect(),
+            Kind::ListenerSet => self.listener_sets.keys().cloned().collect(),
+            Kind::BackendTlsPolicy => self.backend_tls.keys().cloned().collect(),
+            Kind::TrafficPolicy => self.traffic_policies.keys().cloned().collect(),
+            Kind::VirtualService => self.virtual_services.keys().cloned().collect(),
+            Kind::DestinationRule => self.destination_rules.keys().cloned().collect(),
+            Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => {
+                self.extensions.keys().filter(|(have, _)| *have == kind).map(|(_, key)| key.clone()).collect()
+            }
+            Kind::ConfigMap => self.config_maps.keys().cloned().collect(),
+            Kind::Secret => self.secrets.keys().cloned().collect(),
         }
     }
 
@@ -115,6 +174,22 @@ impl World {
             Kind::Gateway => Object::Gateway(owned(self.gateways.remove(key)?)),
             Kind::GatewayClass => Object::GatewayClass(owned(self.gateway_classes.remove(&key.name)?)),
             Kind::Request => Object::Request(owned(self.requests.remove(key)?)),
+            Kind::HttpRoute => Object::HttpRoute(owned(self.http_routes.remove(key)?)),
+            Kind::GrpcRoute => Object::GrpcRoute(owned(self.grpc_routes.remove(key)?)),
+            Kind::TlsRoute => Object::TlsRoute(owned(self.tls_routes.remove(key)?)),
+            Kind::TcpRoute => Object::TcpRoute(owned(self.tcp_routes.remove(key)?)),
+            Kind::UdpRoute => Object::UdpRoute(owned(self.udp_routes.remove(key)?)),
+            Kind::ReferenceGrant => Object::ReferenceGrant(owned(self.grants.remove(key)?)),
+            Kind::ListenerSet => Object::ListenerSet(owned(self.listener_sets.remove(key)?)),
+            Kind::BackendTlsPolicy => Object::BackendTlsPolicy(owned(self.backend_tls.remove(key)?)),
+            Kind::TrafficPolicy => Object::TrafficPolicy(owned(self.traffic_policies.remove(key)?)),
+            Kind::VirtualService => Object::VirtualService(owned(self.virtual_services.remove(key)?)),
+            Kind::DestinationRule => Object::DestinationRule(owned(self.destination_rules.remove(key)?)),
+            Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => {
+                Object::Extension(owned(self.extensions.remove(&(kind, key.clone()))?))
+            }
+            Kind::ConfigMap => Object::ConfigMap(owned(self.config_maps.remove(key)?)),
+            Kind::Secret => Object::Secret(owned(self.secrets.remove(key)?)),
         };
         self.index_object(&object, Step::Remove);
         Some(object)
@@ -136,6 +211,20 @@ impl World {
             Object::Gateway(gateway) => drop(self.gateways.insert(gateway.key.clone(), Arc::new(gateway))),
             Object::GatewayClass(class) => drop(self.gateway_classes.insert(class.name.clone(), Arc::new(class))),
             Object::Request(policy) => drop(self.requests.insert(policy.key.clone(), Arc::new(policy))),
+            Object::HttpRoute(one) => drop(self.http_routes.insert(one.key.clone(), Arc::new(one))),
+            Object::GrpcRoute(one) => drop(self.grpc_routes.insert(one.key.clone(), Arc::new(one))),
+            Object::TlsRoute(one) => drop(self.tls_routes.insert(one.key.clone(), Arc::new(one))),
+            Object::TcpRoute(one) => drop(self.tcp_routes.insert(one.key.clone(), Arc::new(one))),
+            Object::UdpRoute(one) => drop(self.udp_routes.insert(one.key.clone(), Arc::new(one))),
+            Object::ReferenceGrant(one) => drop(self.grants.insert(one.key.clone(), Arc::new(one))),
+            Object::ListenerSet(one) => drop(self.listener_sets.insert(one.key.clone(), Arc::new(one))),
+            Object::BackendTlsPolicy(one) => drop(self.backend_tls.insert(one.key.clone(), Arc::new(one))),
+            Object::TrafficPolicy(one) => drop(self.traffic_policies.insert(one.key.clone(), Arc::new(one))),
+            Object::VirtualService(one) => drop(self.virtual_services.insert(one.key.clone(), Arc::new(one))),
+            Object::DestinationRule(one) => drop(self.destination_rules.insert(one.key.clone(), Arc::new(one))),
+            Object::Extension(one) => drop(self.extensions.insert((one.kind, one.key.clone()), Arc::new(one))),
+            Object::ConfigMap(one) => drop(self.config_maps.insert(one.key.clone(), Arc::new(one))),
+            Object::Secret(one) => drop(self.secrets.insert(one.key.clone(), Arc::new(one))),
         }
     }
 
@@ -154,6 +243,20 @@ impl World {
             Object::Gateway(gateway) => same(self.gateways.get(&gateway.key), gateway),
             Object::GatewayClass(class) => same(self.gateway_classes.get(&class.name), class),
             Object::Request(policy) => same(self.requests.get(&policy.key), policy),
+            Object::HttpRoute(one) => same(self.http_routes.get(&one.key), one),
+            Object::GrpcRoute(one) => same(self.grpc_routes.get(&one.key), one),
+            Object::TlsRoute(one) => same(self.tls_routes.get(&one.key), one),
+            Object::TcpRoute(one) => same(self.tcp_routes.get(&one.key), one),
+            Object::UdpRoute(one) => same(self.udp_routes.get(&one.key), one),
+            Object::ReferenceGrant(one) => same(self.grants.get(&one.key), one),
+            Object::ListenerSet(one) => same(self.listener_sets.get(&one.key), one),
+            Object::BackendTlsPolicy(one) => same(self.backend_tls.get(&one.key), one),
+            Object::TrafficPolicy(one) => same(self.traffic_policies.get(&one.key), one),
+            Object::VirtualService(one) => same(self.virtual_services.get(&one.key), one),
+            Object::DestinationRule(one) => same(self.destination_rules.get(&one.key), one),
+            Object::Extension(one) => same(self.extension(one.kind, &one.key), one),
+            Object::ConfigMap(one) => same(self.config_maps.get(&one.key), one),
+            Object::Secret(one) => same(self.secrets.get(&one.key), one),
         }
     }
 
@@ -208,7 +311,13 @@ impl World {
                     self.index.attach(target, Kind::Request, &policy.key, step);
                 }
             }
+            Object::Extension(one) => {
+                for target in one.targets() {
+                    self.index.attach(target, one.kind, &one.key, step);
+                }
+            }
             Object::Node(_) | Object::Gateway(_) | Object::GatewayClass(_) => {}
+            other => self.index_l7(other, step),
         }
     }
 
@@ -228,6 +337,7 @@ impl World {
         step.on_selector(&mut self.index.services, key, service.selector.as_ref());
         let host = self.settings.hostname(key);
         step.on_host(&mut self.index.hosts, host, HostSource::Service(key.clone()));
+        self.index.claim(&HostSource::Service(key.clone()), &address::of_service(service), step);
         self.index.bind(Kind::Service, key, &key.namespace, service.binding.as_deref(), step);
         if service.selector.is_none() {
             let slices: Vec<_> = self.index.slices_by_service.of(key).cloned().collect();
@@ -244,6 +354,7 @@ impl World {
         for host in &entry.hosts {
             step.on_host(&mut self.index.hosts, host.clone(), HostSource::Entry(key.clone()));
         }
+        self.index.claim(&HostSource::Entry(key.clone()), &address::of_entry(entry), step);
         let endpoints = entry.endpoints.iter().map(|endpoint| endpoint.binding.as_deref());
         for binding in endpoints.chain([entry.binding.as_deref()]) {
             self.index.bind(Kind::ServiceEntry, key, &key.namespace, binding, step);
@@ -256,6 +367,10 @@ impl Index {
         for (pod, _) in &slice.pods {
             step.on(&mut self.slices_by_pod, pod, &slice.key);
         }
+    }
+
+    fn claim(&mut self, source: &HostSource, addresses: &BTreeSet<IpAddr>, step: Step) {
+        addresses.iter().for_each(|ip| step.on(&mut self.addresses, ip, source));
     }
 
     /// Notes what a policy names.
@@ -275,13 +390,18 @@ impl Index {
 
 /// Whether an object enters an index or leaves it.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(super) enum Step {
     Insert,
     Remove,
 }
 
 impl Step {
-    fn on<K: std::hash::Hash + Eq + Clone, V: Ord + Clone>(self, index: &mut MultiMap<K, V>, key: &K, value: &V) {
+    pub(super) fn on<K: std::hash::Hash + Eq + Clone, V: Ord + Clone>(
+        self,
+        index: &mut MultiMap<K, V>,
+        key: &K,
+        value: &V,
+    ) {
         match self {
             Self::Insert => index.insert(key.clone(), value.clone()),
             Self::Remove => index.remove(key, value),

@@ -36,23 +36,46 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 
 /// The kinds of the Gateway API, for clusters that have none. Where they are installed already, theirs stay.
 pub fn gateway_api() -> Vec<CustomResourceDefinition> {
-    let gateway_api = |crd, defaults| {
-        let mut crd = served_as(crd, &["v1", "v1beta1"], "v1");
-        for version in &mut crd.spec.versions {
-            if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-                defaults::fill(schema, defaults);
-            }
-        }
-        // The API server takes definitions of this group only with a word on who approved them.
-        let annotations = crd.metadata.annotations.get_or_insert_default();
-        let approval = "unapproved, definition of the published Gateway API made by this mesh";
-        annotations.insert("api-approved.kubernetes.io".to_owned(), approval.to_owned());
-        crd
-    };
+    let graduated = |crd, defaults| published(crd, &["v1", "v1beta1"], "v1", defaults);
+    let stable = |crd, defaults| published(crd, &["v1"], "v1", defaults);
     vec![
-        gateway_api(gateway::GatewayClass::crd(), defaults::GATEWAY_CLASS),
-        gateway_api(gateway::Gateway::crd(), defaults::GATEWAY),
+        graduated(gateway::GatewayClass::crd(), defaults::GATEWAY_CLASS.to_vec()),
+        graduated(gateway::Gateway::crd(), defaults::GATEWAY.to_vec()),
+        graduated(gateway::HTTPRoute::crd(), defaults::http_route()),
+        stable(gateway::GRPCRoute::crd(), defaults::grpc_route()),
+        stable(gateway::TLSRoute::crd(), defaults::l4_route()),
+        stable(gateway::TCPRoute::crd(), defaults::l4_route()),
+        stable(gateway::UDPRoute::crd(), defaults::l4_route()),
+        published(gateway::ReferenceGrant::crd(), &["v1", "v1beta1"], "v1beta1", Vec::new()),
+        stable(gateway::ListenerSet::crd(), defaults::listener_set()),
+        stable(gateway::BackendTLSPolicy::crd(), Vec::new()),
+        published(
+            gateway::XBackendTrafficPolicy::crd(),
+            &["v1alpha1"],
+            "v1alpha1",
+            defaults::BACKEND_TRAFFIC_POLICY.to_vec(),
+        ),
     ]
+}
+
+/// A kind of the Gateway API: versions, defaults, and the word of approval.
+fn published(
+    crd: CustomResourceDefinition,
+    versions: &[&str],
+    stored: &str,
+    defaults: Vec<defaults::Default>,
+) -> CustomResourceDefinition {
+    let mut crd = served_as(crd, versions, stored);
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            defaults::fill(schema, &defaults);
+        }
+    }
+    // The API server takes definitions of these groups only with a word on who approved them.
+    let annotations = crd.metadata.annotations.get_or_insert_default();
+    let approval = "unapproved, definition of the published Gateway API made by this mesh";
+    annotations.insert("api-approved.kubernetes.io".to_owned(), approval.to_owned());
+    crd
 }
 
 /// A kind of the mesh: versions, and the labels and annotations that installers look for.

@@ -1,7 +1,17 @@
 //! The group `gateway.networking.k8s.io`: gateways, among them waypoints, and their classes.
 
+mod backend_tls;
+mod backend_traffic;
 mod class;
+mod grant;
+mod grpc_route;
+mod http_filter;
+mod http_route;
+mod l4_route;
 mod listener;
+mod listener_set;
+mod reference;
+mod route;
 mod status;
 mod tls;
 
@@ -11,8 +21,37 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use backend_tls::{
+    BackendTLSPolicy, BackendTLSPolicySpec, BackendTlsValidation, SubjectAltName, SubjectAltNameType,
+};
+pub use backend_traffic::{
+    BudgetDetails, RequestRate, RetryConstraint, XBackendTrafficPolicy, XBackendTrafficPolicySpec,
+};
 pub use class::{GatewayClass, GatewayClassSpec, GatewayClassStatus, ParametersReference, SupportedFeature};
+pub use grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
+pub use grpc_route::{
+    GRPCRoute, GRPCRouteSpec, GrpcBackendReference, GrpcHeaderMatch, GrpcMethodMatch, GrpcRouteFilter,
+    GrpcRouteFilterType, GrpcRouteMatch, GrpcRouteRule,
+};
+pub use http_filter::{
+    CorsFilter, ExternalAuthFilter, ExternalAuthProtocol, ForwardBodyConfig, Fraction, GrpcAuthConfig, HeaderFilter,
+    HttpAuthConfig, HttpHeader, HttpPathModifier, HttpPathModifierType, HttpRouteFilter, HttpRouteFilterType,
+    RequestMirrorFilter, RequestRedirectFilter, UrlRewriteFilter,
+};
+pub use http_route::{
+    HTTPRoute, HTTPRouteSpec, HttpBackendReference, HttpHeaderMatch, HttpPathMatch, HttpQueryParamMatch,
+    HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, PathMatchType, ValueMatchType,
+};
+pub use l4_route::{L4RouteRule, TCPRoute, TCPRouteSpec, TLSRoute, TLSRouteSpec, UDPRoute, UDPRouteSpec};
 pub use listener::{AllowedRoutes, Listener, NamespaceChoice, RouteGroupKind, RouteNamespaces};
+pub use listener_set::{ListenerSet, ListenerSetSpec, ListenerSetStatus, ParentGatewayReference};
+pub use reference::{
+    BackendObjectReference, BackendReference, LocalObjectReference, ParentReference, PolicyTargetReference,
+};
+pub use route::{
+    CookieConfig, CookieLifetime, PolicyAncestorStatus, PolicyStatus, RouteParentStatus, RouteStatus,
+    SessionPersistence, SessionPersistenceType,
+};
 pub use status::{GatewayStatus, GatewayStatusAddress, ListenerStatus};
 pub use tls::{
     BackendTls, CertificateReference, ClientValidation, FrontendTls, FrontendTlsConfig, FrontendTlsPort, GatewayTls,
@@ -21,6 +60,8 @@ pub use tls::{
 
 /// API group of the kinds in this module.
 pub const GROUP: &str = "gateway.networking.k8s.io";
+/// API group of the kinds that are on trial.
+pub const GROUP_EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
 
 /// Asks for a proxy at the edge of the mesh, or (class `istio-waypoint`) for one between workloads.
 ///
@@ -54,24 +95,7 @@ pub struct GatewaySpec {
         extend(
             "x-kubernetes-list-type" = "map",
             "x-kubernetes-list-map-keys" = ["name"],
-            "x-kubernetes-validations" = [
-                {
-                    "rule": "self.all(l, !(l.protocol in ['HTTP', 'TCP', 'UDP']) || !has(l.tls))",
-                    "message": "listeners must not have tls with protocol HTTP, TCP or UDP"
-                },
-                {
-                    "rule": "self.all(l, l.protocol != 'HTTPS' || !has(l.tls) || !has(l.tls.mode) || l.tls.mode == 'Terminate')",
-                    "message": "listeners with protocol HTTPS must have tls.mode Terminate"
-                },
-                {
-                    "rule": "self.all(l, !(l.protocol in ['TCP', 'UDP']) || !has(l.hostname))",
-                    "message": "listeners must not have hostname with protocol TCP or UDP"
-                },
-                {
-                    "rule": "self.all(l, self.exists_one(m, m.port == l.port && m.protocol == l.protocol && (has(m.hostname) ? m.hostname : '') == (has(l.hostname) ? l.hostname : '')))",
-                    "message": "listeners must differ in port, protocol or hostname"
-                }
-            ]
+            "x-kubernetes-validations" = listener::rules(false)
         )
     )]
     pub listeners: Vec<Listener>,

@@ -3,6 +3,7 @@
 //! They read the object as it was sent, not as a type of ours: every mistake is found, not only the first, and a field
 //! that nobody reads is told instead of vanishing. Each message is `path: value: expected …`.
 
+mod advice;
 mod attach;
 mod authorization;
 mod destination_rule;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+pub use advice::{ADVISED, advice};
 use field::{Field, Fields, Report};
 
 /// What is asked to be stored.

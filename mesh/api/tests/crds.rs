@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionVersion,
+};
 use mesh_api::crds;
 
 #[test]
@@ -30,6 +32,7 @@ fn checked_in_definitions_are_current() {
 #[test]
 fn versions_scope_and_names_are_those_of_the_reference() {
     let three: &[(&str, bool)] = &[("v1", true), ("v1beta1", false), ("v1alpha3", false)];
+    let one: &[(&str, bool)] = &[("v1", true)];
     let two: &[(&str, bool)] = &[("v1", true), ("v1beta1", false)];
     let alpha: &[(&str, bool)] = &[("v1alpha1", true)];
     for (wanted, short, versions) in [
@@ -50,12 +53,24 @@ fn versions_scope_and_names_are_those_of_the_reference() {
         ("trafficextensions.extensions.istio.io", None, alpha),
         ("gatewayclasses.gateway.networking.k8s.io", Some("gc"), two),
         ("gateways.gateway.networking.k8s.io", Some("gtw"), two),
+        ("httproutes.gateway.networking.k8s.io", None, two),
+        ("grpcroutes.gateway.networking.k8s.io", None, one),
+        ("tlsroutes.gateway.networking.k8s.io", None, one),
+        ("tcproutes.gateway.networking.k8s.io", None, one),
+        ("udproutes.gateway.networking.k8s.io", None, one),
+        ("referencegrants.gateway.networking.k8s.io", Some("refgrant"), &[("v1", false), ("v1beta1", true)]),
+        ("listenersets.gateway.networking.k8s.io", Some("lset"), one),
+        ("backendtlspolicies.gateway.networking.k8s.io", Some("btlspolicy"), one),
+        ("xbackendtrafficpolicies.gateway.networking.x-k8s.io", Some("xbtrafficpolicy"), alpha),
     ] {
         let crd = every().into_iter().find(|crd| name(crd) == wanted).unwrap_or_else(|| panic!("no {wanted}"));
         let found: Vec<_> = crd.spec.versions.iter().map(|v| (v.name.as_str(), v.storage)).collect();
         assert_eq!(found, versions, "{wanted}");
         assert!(crd.spec.versions.iter().all(|v| v.served), "{wanted}");
-        assert!(crd.spec.versions.iter().all(|v| v.subresources.as_ref().unwrap().status.is_some()), "{wanted}");
+        let has_status =
+            |v: &CustomResourceDefinitionVersion| v.subresources.as_ref().is_some_and(|s| s.status.is_some());
+        let grant = wanted.starts_with("referencegrants");
+        assert!(crd.spec.versions.iter().all(|v| has_status(v) != grant), "{wanted}");
         let shorts: Vec<_> = crd.spec.names.short_names.iter().flatten().map(String::as_str).collect();
         assert_eq!(shorts, Vec::from_iter(short), "{wanted}");
         let scope = if wanted.starts_with("gatewayclasses") { "Cluster" } else { "Namespaced" };
@@ -63,7 +78,7 @@ fn versions_scope_and_names_are_those_of_the_reference() {
         let category = if wanted.ends_with("k8s.io") { "gateway-api" } else { "istio-io" };
         assert!(crd.spec.names.categories.iter().flatten().any(|one| one == category), "{wanted}");
     }
-    assert_eq!(every().len(), 17);
+    assert_eq!(every().len(), 26);
 }
 
 #[test]

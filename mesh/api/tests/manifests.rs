@@ -123,6 +123,15 @@ fn rewritten(manifest: &Manifest) -> Value {
         "trafficextensions.extensions.istio.io" => again::<extensions::TrafficExtensionSpec>,
         "gatewayclasses.gateway.networking.k8s.io" => again::<gateway::GatewayClassSpec>,
         "gateways.gateway.networking.k8s.io" => again::<gateway::GatewaySpec>,
+        "httproutes.gateway.networking.k8s.io" => again::<gateway::HTTPRouteSpec>,
+        "grpcroutes.gateway.networking.k8s.io" => again::<gateway::GRPCRouteSpec>,
+        "tlsroutes.gateway.networking.k8s.io" => again::<gateway::TLSRouteSpec>,
+        "tcproutes.gateway.networking.k8s.io" => again::<gateway::TCPRouteSpec>,
+        "udproutes.gateway.networking.k8s.io" => again::<gateway::UDPRouteSpec>,
+        "referencegrants.gateway.networking.k8s.io" => again::<gateway::ReferenceGrantSpec>,
+        "listenersets.gateway.networking.k8s.io" => again::<gateway::ListenerSetSpec>,
+        "backendtlspolicies.gateway.networking.k8s.io" => again::<gateway::BackendTLSPolicySpec>,
+        "xbackendtrafficpolicies.gateway.networking.x-k8s.io" => again::<gateway::XBackendTrafficPolicySpec>,
         other => panic!("no type for {other}"),
     };
     read(&manifest.object["spec"])

@@ -10,7 +10,7 @@ use tokio::task::coop;
 use tokio::time::Instant;
 
 use crate::frames::Frames;
-use crate::hygiene::{Flood, Hygiene};
+use crate::hygiene::{Flood, Hygiene, Speaker};
 
 /// Sits between HTTP/2 and TLS. After a [`Flood`] it hands out nothing any more; whoever drives the connection looks at
 /// [`Guarded::verdict`] and ends it.
@@ -40,14 +40,20 @@ impl Verdict {
 }
 
 impl<T> Guarded<T> {
-    /// Guards what a server reads.
+    /// Guards what a server of tunnels reads.
     #[must_use]
     pub fn server(io: T) -> Self {
-        Self::new(io, Frames::after_preface())
+        Self::new(io, Frames::after_preface(), Speaker::Tunnel)
     }
 
-    fn new(io: T, frames: Frames) -> Self {
-        let hygiene = Hygiene::new();
+    /// Guards what a server of applications' own requests reads.
+    #[must_use]
+    pub fn application(io: T) -> Self {
+        Self::new(io, Frames::after_preface(), Speaker::Application)
+    }
+
+    fn new(io: T, frames: Frames, speaker: Speaker) -> Self {
+        let hygiene = Hygiene::of(speaker);
         Self { io, frames, hygiene, since: Instant::now(), owed: 0, verdict: Verdict::default() }
     }
 
@@ -140,7 +146,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_pass_untouched_until_there_are_too_many_frames() {
         let (mut peer, io) = tokio::io::duplex(1 << 20);
-        let mut guarded = Guarded::new(io, Frames::at_once());
+        let mut guarded = Guarded::new(io, Frames::at_once(), Speaker::Tunnel);
         let verdict = guarded.verdict();
         let few = pings(900);
         peer.write_all(&few).await.unwrap();
@@ -156,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn many_frames_let_other_tasks_run_in_between() {
         let (mut peer, io) = tokio::io::duplex(1 << 20);
-        let mut guarded = Guarded::new(io, Frames::at_once());
+        let mut guarded = Guarded::new(io, Frames::at_once(), Speaker::Tunnel);
         // DATA of one byte: always allowed, never free.
         let frames = [0, 0, 1, 0, 0, 0, 0, 0, 1, 7].repeat(20_000);
         peer.write_all(&frames).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::baggage::BAGGAGE;
 use crate::error::HboneError;
 use crate::guarded::{Guarded, Verdict};
-use crate::hygiene::{Budget, Flood};
+use crate::hygiene::{Budget, Flood, Speaker};
 use crate::keepalive::Keepalive;
 use crate::settings::{
     HANDSHAKE_BUDGET, SERVER_MAX_HEADER_BYTES, SERVER_MAX_STREAMS, SERVER_SEND_BUFFER_BYTES, Settings,
@@ -61,7 +61,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         let handshake = tokio::time::timeout(HANDSHAKE_BUDGET, handshake);
         let mut h2 = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
         let keepalive = Keepalive::new(h2.ping_pong());
-        let wrong = Bucket::full(Budget::WrongRequest.allowance());
+        let wrong = Bucket::full(Budget::WrongRequest.allowance(Speaker::Tunnel));
         Ok(Self { h2, keepalive, verdict, wrong, began: Instant::now() })
     }
 
@@ -97,8 +97,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     /// Counts a request that no tunnel makes.
     fn count_wrong(&mut self) -> Option<Flood> {
         let (budget, began) = (Budget::WrongRequest, self.began);
-        let enough = self.wrong.take(budget.allowance(), || began.elapsed());
-        (!enough).then_some(Flood::TooMany { budget })
+        let allowance = budget.allowance(Speaker::Tunnel);
+        let enough = self.wrong.take(allowance, || began.elapsed());
+        (!enough).then_some(Flood::TooMany { budget, allowance })
     }
 
     /// Sends GOAWAY: no new streams; those open go on. [`ServerConnection::next`] ends with the last of them.

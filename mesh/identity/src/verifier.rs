@@ -16,27 +16,36 @@ use rustls::{
 use crate::crl::{Crl, Reporter};
 use crate::spiffe::identities_of;
 use crate::tls::TlsPolicy;
-use crate::verify::{VerifyError, client_trust_domain, server_identity};
+use crate::verify::{VerifyError, client_trust_domain, client_trust_domains, server_identity};
 
 /// Checks callers of a server: chain to our roots, purpose, validity (all by webpki), then their trust domain, then
 /// whether any of it was revoked.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
-    own: TrustDomain,
+    accepted: Accepted,
     crl: Option<Crl>,
 }
 
+/// Which trust domains clients may be of.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// One identity of this one is enough.
+    Own(TrustDomain),
+    /// All identities must be of one of these.
+    Any(Vec<TrustDomain>),
+}
+
 impl ClientVerifier {
-    /// `own` is the trust domain of the certificate the server presents.
+    /// Checks clients of the `accepted` trust domains.
     pub(crate) fn new(
         roots: Arc<RootCertStore>,
-        own: TrustDomain,
+        accepted: Accepted,
         policy: &TlsPolicy,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
         // A client of the mesh has one certificate only: hints about roots would be bytes for nothing.
         let chain = WebPkiClientVerifier::builder_with_provider(roots, policy.provider.clone());
-        Ok(Self { chain: chain.clear_root_hint_subjects().build()?, own, crl: policy.crl.clone() })
+        Ok(Self { chain: chain.clear_root_hint_subjects().build()?, accepted, crl: policy.crl.clone() })
     }
 }
 
@@ -52,7 +61,12 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        client_trust_domain(&peer_identities(end_entity)?, &self.own).map_err(refused)?;
+        let found = peer_identities(end_entity)?;
+        match &self.accepted {
+            Accepted::Own(own) => client_trust_domain(&found, own),
+            Accepted::Any(domains) => client_trust_domains(&found, domains),
+        }
+        .map_err(refused)?;
         not_revoked(self.crl.as_ref(), Reporter::Destination, end_entity, intermediates)?;
         Ok(verified)
     }

@@ -49,6 +49,19 @@ pub fn client_trust_domain(found: &[Identity], own: &TrustDomain) -> Result<(), 
     Err(VerifyError::ForeignTrustDomain { found: found.to_vec(), wanted: own.clone() })
 }
 
+/// Server side of a waypoint or gateway: the client has an identity, and all it has are of trust domains of the mesh, whose
+/// aliases count.
+///
+/// # Errors
+/// [`VerifyError::ForeignTrustDomain`], which names the first of `accepted`.
+pub fn client_trust_domains(found: &[Identity], accepted: &[TrustDomain]) -> Result<(), VerifyError> {
+    if !found.is_empty() && found.iter().all(|identity| accepted.contains(identity.trust_domain())) {
+        return Ok(());
+    }
+    let wanted = accepted.first().cloned().unwrap_or_default();
+    Err(VerifyError::ForeignTrustDomain { found: found.to_vec(), wanted })
+}
+
 /// Client side: at least one identity of the server equals one of those planned. An empty plan matches nobody.
 ///
 /// # Errors
@@ -126,5 +139,21 @@ mod tests {
         assert_eq!(refusal.to_string(), "server certificate is for nobody, wanted spiffe://td/ns/a/sa/b");
         let refusal = server_identity(&ids(&["spiffe://td/ns/a/sa/b"]), &[]).unwrap_err();
         assert!(refusal.to_string().contains("list of expected identities is empty"), "{refusal}");
+    }
+
+    #[test]
+    fn waypoint_row_4_every_identity_of_a_client_is_of_the_mesh_or_an_alias() {
+        let accepted = ["td", "alias"].map(|name| TrustDomain::new(name).unwrap());
+        let table: [(&[&str], bool); 5] = [
+            (&["spiffe://td/ns/a/sa/b"], true),
+            (&["spiffe://alias/ns/a/sa/b"], true),
+            (&["spiffe://td/ns/a/sa/b", "spiffe://other/ns/a/sa/b"], false),
+            (&["spiffe://td.evil/ns/a/sa/b"], false),
+            (&[], false),
+        ];
+        for (found, expected) in table {
+            assert_eq!(client_trust_domains(&ids(found), &accepted).is_ok(), expected, "{found:?}");
+        }
+        assert!(client_trust_domains(&ids(&["spiffe://td/ns/a/sa/b"]), &[]).is_err());
     }
 }

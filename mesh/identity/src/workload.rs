@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mesh_core::Identity;
+use mesh_core::{Identity, TrustDomain};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -17,7 +17,7 @@ use crate::error::CertError;
 use crate::key::PrivateKey;
 use crate::spiffe::identities_of;
 use crate::tls::{ALPN_H2, TlsPolicy};
-use crate::verifier::{ClientVerifier, ServerVerifier};
+use crate::verifier::{Accepted, ClientVerifier, ServerVerifier};
 
 /// A leaf with its key, the intermediates to present and the roots to trust. Immutable: renewal makes a new one, and
 /// connections keep the one they started with.
@@ -77,7 +77,8 @@ impl WorkloadCert {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(chain.roots.iter().cloned());
         let roots = Arc::new(roots);
-        let server_config = server_config(&identity, &roots, &presented, &policy).map_err(bad)?;
+        let own = Accepted::Own(identity.trust_domain().clone());
+        let server_config = server_config(own, &roots, &presented, &policy).map_err(bad)?;
         Ok(Self {
             identity,
             leaf: chain.leaf,
@@ -129,6 +130,15 @@ impl WorkloadCert {
         self.server_config.clone()
     }
 
+    /// [`WorkloadCert::server_config`] for clients of any of these trust domains. Not cheap: keep it.
+    ///
+    /// # Errors
+    /// [`CertError::BadChain`] if the provider cannot do TLS 1.3, which [`WorkloadCert::new`] has already ruled out.
+    pub fn server_config_for(&self, domains: &[TrustDomain]) -> Result<Arc<ServerConfig>, CertError> {
+        server_config(Accepted::Any(domains.to_vec()), &self.roots, &self.presented, &self.policy)
+            .map_err(|reason| CertError::BadChain { identity: self.identity.clone(), reason })
+    }
+
     /// For dialling a tunnel to any one of `expected`; an empty list accepts no server at all. No SNI, no resumption.
     ///
     /// # Errors
@@ -177,13 +187,12 @@ impl fmt::Debug for WorkloadCert {
 }
 
 fn server_config(
-    identity: &Identity,
+    accepted: Accepted,
     roots: &Arc<RootCertStore>,
     presented: &Arc<SingleCertAndKey>,
     policy: &TlsPolicy,
 ) -> Result<Arc<ServerConfig>, String> {
-    let verifier =
-        ClientVerifier::new(roots.clone(), identity.trust_domain().clone(), policy).map_err(|e| e.to_string())?;
+    let verifier = ClientVerifier::new(roots.clone(), accepted, policy).map_err(|e| e.to_string())?;
     let mut config = ServerConfig::builder_with_provider(policy.provider.clone())
         .with_protocol_versions(policy.versions)
         .map_err(|e| e.to_string())?

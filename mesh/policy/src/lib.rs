@@ -1,11 +1,13 @@
-//! Layer-4 authorization: policies as the wire carries them, their evaluation against one
-//! connection, and the nearest change that would allow what was denied.
+//! Authorization: policies as the wire carries them, their evaluation against one connection
+//! (layer 4, this module) or request ([`l7`]), and the nearest change that would allow what was
+//! denied.
 //!
 //! Everything is pure: a policy set and a connection in, a [`Verdict`] out. Enforcement happens at
 //! the destination proxy, `explain` calls the same functions.
 
 mod decode;
 mod evaluate;
+pub mod l7;
 mod matching;
 mod suggest;
 

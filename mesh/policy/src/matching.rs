@@ -207,7 +207,7 @@ fn check<T: fmt::Display>(
     listed && !excluded
 }
 
-fn string_matches(matcher: &StringMatch, value: &str) -> bool {
+pub(crate) fn string_matches(matcher: &StringMatch, value: &str) -> bool {
     match matcher {
         StringMatch::Exact(text) => value == text,
         StringMatch::Prefix(text) => value.starts_with(text.as_str()),

@@ -8,6 +8,7 @@ pub mod netns;
 pub mod nft;
 pub mod packet;
 pub mod process;
+pub mod rest;
 pub mod reuseport;
 pub mod route;
 pub mod seqpacket;

@@ -3,6 +3,7 @@
 //! - [`DeltaClient`]: the protocol as a state machine without I/O: responses in, requests out.
 //! - [`Reconnect`]: how long to wait before the next stream.
 //! - [`Demand`]: asks for single resources by name, where not all of a type are subscribed to.
+//! - [`Subscriptions`]: names that are followed, where not all of a type are.
 //! - [`run`]: the gRPC shell around all of them.
 
 mod channel;
@@ -10,11 +11,13 @@ mod delta;
 mod demand;
 mod reconnect;
 mod shell;
+mod subscriptions;
 
 pub use delta::{DeltaClient, Handled};
 pub use demand::{Demand, DemandError, Demands};
 pub use reconnect::{Reconnect, StreamEnd};
-pub use shell::{Config, Observer, RootSource, TokenSource, Unobserved, run, run_on_demand};
+pub use shell::{Config, Observer, RootSource, TokenSource, Unobserved, run, run_on_demand, run_subscribed};
+pub use subscriptions::Subscriptions;
 
 /// Decodes and applies resources. One call is one response: everything in it must become visible
 /// at once.

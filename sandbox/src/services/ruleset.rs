@@ -17,6 +17,8 @@ use k8s_openapi::api::core::v1::{self as api, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 
+use crate::controllers::load_balancer;
+
 /// Address family of a Service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Family {
@@ -64,8 +66,8 @@ impl ServicePort {
     }
 
     /// By which ports are sorted, so that the text only changes with the content.
-    pub(super) fn order(&self) -> (&str, Family, &str, u16) {
-        (&self.service, self.family(), self.protocol, self.port)
+    pub(super) fn order(&self) -> (&str, Family, &str, u16, IpAddr) {
+        (&self.service, self.family(), self.protocol, self.port, self.address)
     }
 
     fn chain(&self) -> String {
@@ -79,7 +81,8 @@ impl ServicePort {
     }
 }
 
-/// The ports of a Service with its cluster IPs; none for headless and external-name ones.
+/// The ports of a Service with its cluster IPs and the addresses of its load balancer; none for headless and
+/// external-name ones.
 pub(super) fn service_ports(service: &Service, slices: &[Arc<EndpointSlice>], node_name: &str) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else {
         return Vec::new();
@@ -97,7 +100,9 @@ pub(super) fn service_ports(service: &Service, slices: &[Arc<EndpointSlice>], no
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
     let local_to = local_only.then_some(node_name);
     let mut ports = Vec::new();
-    for address in cluster_ips(spec) {
+    let inside = cluster_ips(spec).into_iter().map(|address| (address, true));
+    let outside = load_balancer::ingress_ips(service).into_iter().map(|address| (address, false));
+    for (address, in_cluster) in inside.chain(outside) {
         for port in spec.ports.iter().flatten() {
             let Some(protocol) = protocol(port.protocol.as_deref()) else {
                 continue;
@@ -110,7 +115,8 @@ pub(super) fn service_ports(service: &Service, slices: &[Arc<EndpointSlice>], no
                 address,
                 protocol,
                 port: number,
-                node_port: port.node_port.and_then(|port| u16::try_from(port).ok()),
+                // Once a family is enough.
+                node_port: port.node_port.filter(|_| in_cluster).and_then(|port| u16::try_from(port).ok()),
                 endpoints: endpoints(&own, port, Family::of(address), local_to),
             });
         }
@@ -188,8 +194,13 @@ pub(super) fn render(ports: &[ServicePort]) -> String {
     for family in [Family::V4, Family::V6] {
         maps(&mut out, ports, family);
     }
-    for port in ports.iter().filter(|port| !port.endpoints.is_empty()) {
-        service_chain(&mut out, port);
+    // The addresses of a family share a chain; the one with a node port has what that needs too.
+    let mut written = BTreeSet::new();
+    let served = || ports.iter().filter(|port| !port.endpoints.is_empty());
+    for port in served().filter(|port| port.node_port.is_some()).chain(served()) {
+        if written.insert(port.chain()) {
+            service_chain(&mut out, port);
+        }
     }
     out.push_str(HOOKS);
     out.push_str("}\n");

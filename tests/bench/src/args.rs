@@ -29,6 +29,12 @@ pub(crate) struct Args {
     /// Another proxy to measure in the same way.
     #[arg(long, env = "PEER_ZTUNNEL")]
     pub(crate) peer: Option<PathBuf>,
+    /// The layer-7 proxy to measure; default: the one beside this program.
+    #[arg(long, env = "WAYPOINT")]
+    pub(crate) waypoint: Option<PathBuf>,
+    /// An Envoy to measure in the same way.
+    #[arg(long, env = "PEER_ENVOY")]
+    pub(crate) peer_envoy: Option<PathBuf>,
     /// The control plane to measure; default: the one beside this program.
     #[arg(long, env = "ISTIOD")]
     pub(crate) istiod: Option<PathBuf>,
@@ -51,6 +57,13 @@ pub(crate) enum Role {
     /// The server of all cases.
     #[command(hide = true)]
     Serve,
+    /// The control plane of our layer-7 proxy.
+    #[command(hide = true)]
+    Config {
+        /// Routes of its listener.
+        #[arg(long)]
+        routes: usize,
+    },
     /// The client of one case.
     #[command(hide = true)]
     Load(LoadPlan),
@@ -64,6 +77,9 @@ pub(crate) struct LoadPlan {
     /// The server's address, without a port of ours.
     #[arg(long)]
     pub(crate) server: SocketAddr,
+    /// Port of the server for requests.
+    #[arg(long, default_value_t = crate::serve::HTTP_PORT)]
+    pub(crate) port: u16,
     /// Connections at once.
     #[arg(long)]
     pub(crate) connections: usize,
@@ -83,6 +99,8 @@ pub(crate) enum Shape {
     Keepalive,
     /// A connection for each request.
     Connect,
+    /// HTTP/2 requests, sixteen at a time on each connection.
+    Http2,
     /// One request on each connection, then all are held until the standard input ends.
     Hold,
 }

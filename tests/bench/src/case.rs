@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::args::Shape;
+use crate::l7::Requests;
 
 /// One case.
 pub(crate) struct Case {
@@ -17,6 +18,8 @@ pub(crate) enum Kind {
     Memory(Memory),
     /// The control plane with so many pods.
     Control(usize),
+    /// A layer-7 proxy.
+    Requests(Requests),
 }
 
 /// Connections and what they carry.
@@ -60,6 +63,12 @@ pub(crate) enum Metric {
     RestedKb,
     /// Each second, of one process.
     Wakeups,
+    /// Requests for each second of the proxy's CPU, compared with the peer. Higher is better.
+    L7Rate,
+    /// 99th percentile, compared with the peer.
+    L7Latency,
+    /// Kilobytes of the layer-7 proxy before a load.
+    L7IdleKb,
     /// Seconds until the control plane serves.
     SnapshotS,
     /// Megabytes of the control plane.
@@ -73,7 +82,7 @@ pub(crate) enum Metric {
 impl Metric {
     /// Whether `value` is as good as `limit`.
     pub(crate) fn clears(self, value: f64, limit: f64) -> bool {
-        if self == Self::Rate { value >= limit } else { value <= limit }
+        if matches!(self, Self::Rate | Self::L7Rate) { value >= limit } else { value <= limit }
     }
 }
 
@@ -101,7 +110,21 @@ const fn control(name: &'static str, pods: usize, bars: &'static [Bar]) -> Case 
     Case { name, kind: Kind::Control(pods), bars }
 }
 
-const CASES: [Case; 15] = [
+const fn requests(name: &'static str, shape: Shape, connections: usize, routes: usize, bars: &'static [Bar]) -> Case {
+    Case { name, kind: Kind::Requests(Requests { shape, connections, routes }), bars }
+}
+
+/// Ahead of the peer in CPU, not behind it in latency.
+const AHEAD: &[Bar] = &[own(Metric::L7Rate, 1.5), own(Metric::L7Latency, 1.0)];
+
+const CASES: [Case; 22] = [
+    requests("l7-c1", Shape::Keepalive, 1, 2, &[]),
+    requests("l7-c32", Shape::Keepalive, 32, 2, AHEAD),
+    requests("l7-c256", Shape::Keepalive, 256, 2, AHEAD),
+    requests("l7-http2", Shape::Http2, 4, 2, AHEAD),
+    requests("l7-conn16", Shape::Connect, 16, 2, &[]),
+    requests("l7-routes-1000", Shape::Keepalive, 32, 1_000, &[own(Metric::L7IdleKb, 15.0 * 1024.0)]),
+    requests("l7-routes-10000", Shape::Keepalive, 32, 10_000, &[]),
     traffic("bulk1-up", Shape::Up, 1, &[must(Metric::Rate, 0.43, 0.33), must(Metric::Cpu, 2.7, 3.6)]),
     traffic("bulk8-up", Shape::Up, 8, &[known(Metric::Rate, 0.25), known(Metric::Cpu, 4.7)]),
     traffic("bulk1-down", Shape::Down, 1, &[known(Metric::Rate, 0.34)]),

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod http;
+mod http2;
 
 use std::io::Write;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<()> {
         Shape::Keepalive | Shape::Connect | Shape::Hold => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(http::run(plan))?
+        }
+        Shape::Http2 => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(http2::run(plan, (plan.server.ip(), plan.port).into()))?
         }
     };
     say(&serde_json::to_string(&outcome)?)

@@ -9,6 +9,7 @@ mod args;
 mod case;
 mod control;
 mod cpu;
+mod l7;
 mod load;
 mod memory;
 mod proxy;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.role {
         Some(Role::Serve) => serve::run(),
+        Some(Role::Config { routes }) => l7::serve(routes),
         Some(Role::Load(plan)) => load::run(&plan),
         None => bench(&args),
     };
@@ -52,7 +54,15 @@ fn bench(args: &Args) -> Result<()> {
     // Before anything else: threads must not be left when namespaces are made.
     control_plane(&cases, args, &mut table)?;
     if cases.iter().any(|case| !matches!(case.kind, Kind::Control(_))) {
+        become_root().context("making a user namespace (or run as root)")?;
+    }
+    if cases.iter().any(|case| matches!(case.kind, Kind::Traffic(_) | Kind::Memory(_))) {
         node_proxy(&cases, args, &mut table)?;
+    }
+    for case in &cases {
+        let Kind::Requests(requests) = case.kind else { continue };
+        say(&format!("{} ...", case.name))?;
+        table.add_requests(case, &l7::run(args, requests).with_context(|| case.name)?);
     }
     write!(std::io::stdout(), "{table}").context("printing the table")
 }
@@ -72,7 +82,6 @@ fn control_plane(cases: &[&'static Case], args: &Args, table: &mut Table) -> Res
 }
 
 fn node_proxy(cases: &[&'static Case], args: &Args, table: &mut Table) -> Result<()> {
-    become_root().context("making a user namespace (or run as root)")?;
     let programs = proxy::Programs::find(args)?;
     if cases.iter().any(|case| matches!(case.kind, Kind::Traffic(_))) {
         let towns =

@@ -1,4 +1,4 @@
-//! The server of all cases: short HTTP answers, a sink and a source of bytes.
+//! The server of all cases: short answers by HTTP/1.1 and HTTP/2, a sink and a source of bytes.
 //!
 //! It must cost little, so that it is not what limits a case; HTTP is served by one thread, as a small web server would.
 
@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -72,7 +73,11 @@ async fn answer(mut stream: TcpStream) -> Result<()> {
         }
         filled += count;
         let request = buffer.get(..filled).unwrap_or_default();
-        if !request.ends_with(b"\r\n\r\n") {
+        if request.starts_with(PREFACE) {
+            let begun = std::io::Cursor::new(request.to_vec());
+            return answer_http2(begun, stream).await;
+        }
+        if !request.ends_with(b"\r\n\r\n") || request.ends_with(PREFACE_HEAD) {
             continue;
         }
         filled = 0;
@@ -84,10 +89,32 @@ async fn answer(mut stream: TcpStream) -> Result<()> {
     }
 }
 
+/// `begun` was read already.
+async fn answer_http2(begun: std::io::Cursor<Vec<u8>>, stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    let stream = tokio::io::join(AsyncReadExt::chain(begun, read), write);
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (_, mut respond) = request?;
+        let head = http::Response::builder()
+            .header("server", "bench")
+            .header("content-type", "text/plain")
+            .header("content-length", BODY.len());
+        respond.send_response(head.body(())?, false)?.send_data(Bytes::from_static(BODY), true)?;
+    }
+    Ok(())
+}
+
 /// One write or read of bulk traffic.
 pub(crate) const CHUNK_BYTES: usize = 128 << 10;
 const REQUEST_BYTES_MAX: usize = 1024;
 const CLOSE: &[u8] = b"Connection: close";
+/// What a connection of HTTP/2 begins with, and the part of it that looks like a request.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+const BODY: &[u8] = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\
+    0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n\
     0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\
     0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

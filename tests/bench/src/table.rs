@@ -5,6 +5,7 @@ use std::fmt;
 use crate::args::Shape;
 use crate::case::{Bar, Case, Kind, Metric, Traffic};
 use crate::control;
+use crate::l7;
 use crate::memory::Found;
 use crate::town::Variant;
 use crate::traffic::Sample;
@@ -95,6 +96,24 @@ impl Table {
         }
     }
 
+    /// Requests through a layer-7 proxy; the ratio is that of ours to the peer.
+    pub(crate) fn add_requests(&mut self, case: &'static Case, found: &l7::Found) {
+        for (name, [direct, ours, peer], metric) in found {
+            let ratio = ours.zip(*peer).map(|(ours, peer)| ours / peer);
+            let judged_value = if *metric == Some(Metric::L7IdleKb) { *ours } else { ratio };
+            self.rows.push(Row {
+                case: case.name,
+                metric: (*name).to_owned(),
+                direct: shown(*direct),
+                meltemi: shown(*ours),
+                peer: shown(*peer),
+                ratio,
+                peer_ratio: None,
+                bar: judged(bar_of(case, *metric), judged_value),
+            });
+        }
+    }
+
     /// Memory of one variant: the worse of its two proxies counts.
     pub(crate) fn add_memory(&mut self, case: &'static Case, variant: Variant, found: &Found) {
         for (metric, sides) in found {
@@ -138,7 +157,7 @@ fn judged(bar: Option<&Bar>, value: Option<f64>) -> Option<(f64, bool)> {
 fn units(traffic: Traffic) -> (&'static str, &'static str, f64) {
     match traffic.shape {
         Shape::Up | Shape::Down => ("Gbit/s", "s/GB", 1.0),
-        Shape::Keepalive | Shape::Hold => ("requests/s", "us/request", 1e6),
+        Shape::Keepalive | Shape::Hold | Shape::Http2 => ("requests/s", "us/request", 1e6),
         Shape::Connect => ("connections/s", "us/connection", 1e6),
     }
 }

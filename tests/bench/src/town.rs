@@ -130,7 +130,8 @@ impl Town {
     }
 }
 
-fn ask(server: SocketAddr) -> Result<()> {
+/// One request.
+pub(crate) fn ask(server: SocketAddr) -> Result<()> {
     let mut stream = std::net::TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;

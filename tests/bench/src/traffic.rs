@@ -54,6 +54,7 @@ impl Client {
             Shape::Keepalive => "keepalive",
             Shape::Connect => "connect",
             Shape::Hold => "hold",
+            Shape::Http2 => "http2",
         };
         let (connections, seconds, server) =
             (traffic.connections.to_string(), seconds.to_string(), server_addr().to_string());

@@ -1,5 +1,6 @@
 //! `make demo`: two nodes of pods go from plaintext to mutual TLS by labelling a namespace.
 
+mod canary;
 mod story;
 mod telling;
 

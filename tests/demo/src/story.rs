@@ -10,6 +10,7 @@ use serde_json::Value;
 use tests_support::run::kubectl;
 use tests_support::{Lab, eventually};
 
+use crate::canary;
 use crate::telling::Teller;
 
 /// Tells the whole story. Leaves the sandbox running unless `stop`.
@@ -61,6 +62,7 @@ impl Story {
         self.plaintext()?;
         self.mutual_tls()?;
         self.denied()?;
+        canary::chapter(&self.tell, &self.lab)?;
         self.back_to_plaintext()
     }
 
@@ -70,8 +72,9 @@ impl Story {
         let nodes = self.lab.kubectl(&["get", "nodes", "-o", "name"])?;
         ensure!(nodes.lines().count() == 2, "wanted 2 nodes, found {nodes}");
         self.tell.proof(&format!("two nodes: {}", nodes.split_whitespace().collect::<Vec<_>>().join(", ")));
-        self.tell.command("meltemi install");
-        self.lab.install()?;
+        self.tell.command("meltemi install --gateway-api");
+        let install = ["install", "--gateway-api", "--skip-confirmation", "--readiness-timeout", "30"];
+        self.lab.meltemi(&install)?.ok().map_err(|error| error.context(self.lab.diagnosis()))?;
         self.tell.quote(&self.lab.kubectl(&["get", "pods", "-n", "istio-system"])?);
         self.tell.proof("control plane, node agents and node proxies are ready");
         Ok(())
@@ -156,9 +159,9 @@ impl Story {
     }
 
     fn back_to_plaintext(&self) -> Result<()> {
-        self.tell.chapter('e', "the label is removed: plain text again");
-        self.tell.command("kubectl label namespace demo istio.io/dataplane-mode-");
-        self.lab.kubectl(&["label", "namespace", "demo", "istio.io/dataplane-mode-"])?;
+        self.tell.chapter('f', "the label is removed: plain text again");
+        self.tell.command("kubectl label namespace demo istio.io/dataplane-mode- istio.io/use-waypoint-");
+        self.lab.kubectl(&["label", "namespace", "demo", "istio.io/dataplane-mode-", "istio.io/use-waypoint-"])?;
         self.lab.enrolled("demo", false)?;
         let capture = self.lab.capture("node-2")?;
         eventually("the call goes in plain text", Duration::from_secs(5), || self.call("/in-the-open"))?;
@@ -170,7 +173,7 @@ impl Story {
 
     fn how_to_go_on(&self) {
         let config = self.lab.kubeconfig();
-        self.tell.chapter('f', "your turn");
+        self.tell.chapter('g', "your turn");
         self.tell.plain(&format!("    export KUBECONFIG={}", config.display()));
         self.tell.plain("    kubectl get pods -A");
         self.tell.plain("    kubectl label namespace demo istio.io/dataplane-mode=ambient");

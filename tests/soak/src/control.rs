@@ -175,6 +175,7 @@ fn change(type_url: &'static str, name: &str, body: Option<Vec<u8>>) -> Change {
             is_group: false,
             node: None,
             referenced: false,
+            audience: None,
         })
     });
     Change { type_url, name, resource }

@@ -72,6 +72,17 @@ fn a_source_that_is_not_enrolled_is_seen_in_plaintext() {
 }
 
 #[test]
+fn a_source_that_makes_tunnels_itself_is_seen_with_its_identity() {
+    let mut world = world();
+    let rule = from_principal("cluster.local/ns/web/sa/outside");
+    world.add_policy(Authorization { rules: vec![rule], ..policy("shop/p", Scope::Namespace, Action::Allow) });
+    let answer = ask(&world, "tunnel:web/outside", "shop/cart-1:8080");
+    assert_eq!(answer["path"]["kind"], "hbone", "{answer}");
+    assert_eq!(answer["verdict"]["allowed"], true);
+    assert_eq!(answer["verdict"]["identitySeen"], "spiffe://cluster.local/ns/web/sa/outside");
+}
+
+#[test]
 fn a_policy_that_is_not_known_yet_denies() {
     let mut named = backs(pod("shop/cart-1", "10.1.0.77"), "shop/cart.shop.svc.cluster.local", &[(80, 8080)]);
     named.authorization_policies = vec!["shop/late".into()];

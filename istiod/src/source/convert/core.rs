@@ -19,6 +19,27 @@ use crate::world::{
 #[serde(default)]
 struct ServiceFields {
     spec: ServiceSpec,
+    status: Option<ServiceStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceStatus {
+    load_balancer: Option<Balancer>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Balancer {
+    #[serde(deserialize_with = "list")]
+    ingress: Vec<Ingress>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Ingress {
+    ip: Option<String>,
+    hostname: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -59,7 +80,7 @@ enum IntOrName {
 
 /// ExternalName services are of no interest: they are names, not destinations.
 pub(super) fn service(key: &NamespacedName, mut object: DynamicObject) -> Converted {
-    let ServiceFields { spec } = fields(&mut object)?;
+    let ServiceFields { spec, status } = fields(&mut object)?;
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(None);
     }
@@ -79,9 +100,18 @@ pub(super) fn service(key: &NamespacedName, mut object: DynamicObject) -> Conver
         },
         distribution_annotation: annotation.map(distribution),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
+        external: external(status),
         labels: labels(&object),
         binding: Binding::read(object.metadata.labels.as_ref(), object.metadata.annotations.as_ref()),
     })))
+}
+
+/// What a load balancer is reached by.
+fn external(status: Option<ServiceStatus>) -> Box<[Arc<str>]> {
+    let ingress = status.and_then(|status| status.load_balancer).unwrap_or_default().ingress;
+    let told = ingress.into_iter().flat_map(|one| [one.ip, one.hostname]).flatten();
+    told.filter(|text| !text.is_empty()).map(Into::into).collect()
 }
 
 fn owned((key, value): (&String, &String)) -> (Arc<str>, Arc<str>) {
@@ -120,20 +150,20 @@ fn port(port: &PortFields) -> ServicePort {
 /// `appProtocol`, else the part of the port's name before a dash, else what is usual for the number.
 fn protocol(port: &PortFields, name: &str) -> Protocol {
     if !matches!(port.protocol.as_deref(), None | Some("" | "TCP")) {
-        return Protocol::Unknown;
+        return Protocol::Udp;
     }
     let name = port.app_protocol.as_deref().unwrap_or(name).to_ascii_lowercase();
     match name.as_str() {
         "kubernetes.io/h2c" => return Protocol::Http2,
         "kubernetes.io/ws" => return Protocol::Http,
-        "kubernetes.io/wss" => return Protocol::Tls,
+        "kubernetes.io/wss" => return Protocol::Wss,
         // The one name with a dash in it; it is HTTP/1.1 or HTTP/2, nobody knows which.
-        name if name.starts_with("grpc-web") => return Protocol::Unknown,
+        name if name.starts_with("grpc-web") => return Protocol::GrpcWeb,
         _ => {}
     }
     let prefix = name.split('-').next().unwrap_or_default();
     match plain_protocol(prefix) {
-        Protocol::Unknown if !KNOWN.contains(&prefix) && SERVER_FIRST.contains(&port.port) => Protocol::Tcp,
+        Protocol::Unknown if SERVER_FIRST.contains(&port.port) => Protocol::Tcp,
         protocol => protocol,
     }
 }
@@ -141,11 +171,14 @@ fn protocol(port: &PortFields, name: &str) -> Protocol {
 /// A protocol by its name, in any case.
 pub(super) fn plain_protocol(name: &str) -> Protocol {
     match name.to_ascii_lowercase().as_str() {
-        "http" => Protocol::Http,
+        "http" | "http_proxy" => Protocol::Http,
         "http2" => Protocol::Http2,
         "grpc" => Protocol::Grpc,
+        "grpc-web" => Protocol::GrpcWeb,
         "tcp" => Protocol::Tcp,
         "tls" | "https" => Protocol::Tls,
+        "mongo" | "redis" | "mysql" => Protocol::Stream,
+        "udp" => Protocol::Udp,
         _ => Protocol::Unknown,
     }
 }
@@ -159,8 +192,6 @@ pub(super) fn distribution(text: &str) -> Distribution {
     }
 }
 
-/// Names that say what a port speaks, although the wire protocol has no word for it.
-const KNOWN: [&str; 4] = ["udp", "mongo", "redis", "mysql"];
 /// Ports whose protocols wait for the server to speak first: SMTP, DNS, MySQL, MongoDB.
 const SERVER_FIRST: [u16; 4] = [25, 53, 3306, 27017];
 

@@ -102,7 +102,7 @@ pub(super) fn entry(key: NamespacedName, mut object: DynamicObject) -> Change {
         selector: selector(spec.workload_selector.as_ref()),
         subject_alt_names: spec.subject_alt_names.iter().map(|name| name.as_str().into()).collect(),
         auto_addresses: auto_addresses(status),
-        export_limited: !spec.export_to.is_empty() && !spec.export_to.iter().any(|one| one == "*"),
+        export_to: spec.export_to.iter().map(|one| one.as_str().into()).collect(),
         distribution_annotation: annotation(&object, names::TRAFFIC_DISTRIBUTION).map(core::distribution),
         redirected: annotation(&object, names::REDIRECTION) == Some(names::REDIRECTION_ENABLED),
         binding: Binding::read(metadata.labels.as_ref(), metadata.annotations.as_ref()),

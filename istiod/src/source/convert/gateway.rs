@@ -1,18 +1,20 @@
 //! Gateways and GatewayClasses.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kube::api::DynamicObject;
+use mesh_api::gateway::GatewaySpec;
 use mesh_api::labels as names;
 use mesh_core::names::NamespacedName;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Converted, annotation, fields, list};
-use crate::world::Object;
+use super::{Converted, Unreadable, annotation, fields, labels, list};
 use crate::world::gateway::{
     AllowedNamespaces, Gateway, GatewayAddress, GatewayClass, InboundBinding, Listener, ListenerProtocol, TrafficType,
 };
+use crate::world::{Labels, Object};
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -74,6 +76,7 @@ struct Address {
 }
 
 pub(super) fn gateway(key: &NamespacedName, mut object: DynamicObject) -> Converted {
+    let written = whole(&object)?;
     let Fields { spec, status } = fields(&mut object)?;
     let network = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::NETWORK));
     let account = annotation(&object, names::GATEWAY_SERVICE_ACCOUNT).filter(|one| !one.is_empty());
@@ -88,8 +91,39 @@ pub(super) fn gateway(key: &NamespacedName, mut object: DynamicObject) -> Conver
         service_account: account.map(Into::into),
         listeners: spec.listeners.iter().map(listener).collect(),
         addresses: status.unwrap_or_default().addresses.iter().filter_map(address).collect(),
+        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
+        labels: labels(&object),
+        annotations: annotations(&object),
+        spec: Arc::new(written),
     })))
 }
+
+/// The specification as the API defines it; fields that are null are as if they were not there.
+fn whole(object: &DynamicObject) -> Result<GatewaySpec, Unreadable> {
+    let mut spec = object.data.get("spec").cloned().unwrap_or_else(|| json!({}));
+    without_nulls(&mut spec);
+    serde_path_to_error::deserialize(spec)
+        .map_err(|error| Unreadable(format!("spec.{}: {}", error.path(), error.inner())))
+}
+
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+fn annotations(object: &DynamicObject) -> Labels {
+    let all = object.metadata.annotations.iter().flatten();
+    all.filter(|(key, _)| *key != LAST_APPLIED).map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+/// What kubectl remembers of the last apply.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -108,6 +142,7 @@ pub(super) fn class(key: &NamespacedName, mut object: DynamicObject) -> Converte
     Ok(Some(Object::GatewayClass(GatewayClass {
         name: key.name.clone(),
         controller: spec.controller_name.as_str().into(),
+        generation: object.metadata.generation.unwrap_or_default(),
         waypoint_for: waypoint_for(&object),
         inbound_binding: inbound_binding(&object),
     })))
@@ -156,8 +191,6 @@ fn address(written: &Address) -> Option<GatewayAddress> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn read(value: Value) -> Gateway {

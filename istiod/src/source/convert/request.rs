@@ -1,7 +1,6 @@
 //! RequestAuthentications: only what they are attached to.
 
 use kube::api::DynamicObject;
-use mesh_api::labels as names;
 use mesh_api::security::{TargetRef, WorkloadSelector};
 use mesh_core::names::NamespacedName;
 use serde::Deserialize;
@@ -26,12 +25,8 @@ struct Spec {
     target_refs: Vec<TargetRef>,
 }
 
-/// Policies of another revision are that one's affair. Of one that cannot be read, the targets that can be read stay.
-pub(super) fn request(key: NamespacedName, mut object: DynamicObject, revision: &str) -> Change {
-    let owner = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::REVISION));
-    if owner.is_some_and(|owner| owner != revision) {
-        return Change::Delete(Kind::Request, key);
-    }
+/// Of one that cannot be read, the targets that can be read stay.
+pub(super) fn request(key: NamespacedName, mut object: DynamicObject) -> Change {
     let generation = object.metadata.generation.unwrap_or_default();
     let policy = |targets: Box<[TargetRef]>, selector| {
         Object::Request(RequestAuthentication { key: key.clone(), generation, targets, selector })
@@ -44,7 +39,9 @@ pub(super) fn request(key: NamespacedName, mut object: DynamicObject, revision: 
         }
         Err(Unreadable(reason)) => {
             let targets = readable_targets(&written);
-            let stand_in = (!targets.is_empty()).then(|| Box::new(policy(targets.into(), None)));
+            // Without targets it is for all gateways of its namespace.
+            let wide = ["/spec/targetRef", "/spec/targetRefs"].into_iter().all(|path| written.pointer(path).is_none());
+            let stand_in = (wide || !targets.is_empty()).then(|| Box::new(policy(targets.into(), None)));
             Change::Broken { kind: Kind::Request, key, generation, reason, stand_in }
         }
     }
@@ -71,7 +68,7 @@ mod tests {
             "metadata": {"name": "jwt", "namespace": "ns", "generation": 3, "labels": labels}, "spec": spec,
         }))
         .unwrap();
-        request(super::super::key(&object), object, "default")
+        super::super::change(Kind::Request, object, "default")
     }
 
     fn targets(object: &Object) -> Vec<(TargetKind, String)> {
@@ -85,7 +82,8 @@ mod tests {
             json!({"targetRefs": [{"kind": "Service", "name": "web", "group": ""}], "jwtRules": [{"issuer": "i"}]});
         let Change::Upsert(object) = read(json!({}), spec.clone()) else { panic!("not read") };
         assert_eq!(targets(&object), [(TargetKind::Service, "web".to_owned())]);
-        assert!(matches!(read(json!({"istio.io/rev": "canary"}), spec), Change::Delete(Kind::Request, _)));
+        let foreign = read(json!({"istio.io/rev": "canary"}), spec);
+        assert!(matches!(foreign, Change::Tagged { revision, .. } if &*revision == "canary"));
     }
 
     #[test]
@@ -94,6 +92,10 @@ mod tests {
         let Change::Broken { stand_in: Some(stand_in), reason, .. } = read(json!({}), spec) else { panic!("read") };
         assert_eq!(targets(&stand_in), [(TargetKind::Service, "web".to_owned())]);
         assert!(reason.contains("spec."), "{reason}");
+        let Change::Broken { stand_in: Some(wide), .. } = read(json!({}), json!({"selector": 7})) else {
+            panic!("read, or without effect")
+        };
+        assert!(targets(&wide).is_empty());
         let nothing = read(json!({}), json!({"targetRefs": 7}));
         assert!(matches!(nothing, Change::Broken { stand_in: None, .. }));
     }

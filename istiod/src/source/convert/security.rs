@@ -18,12 +18,8 @@ struct Fields<S: Default> {
     spec: S,
 }
 
-/// Policies of another revision are that one's affair.
-pub(super) fn authorization(key: NamespacedName, mut object: DynamicObject, revision: &str) -> Change {
-    let owner = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::REVISION));
-    if owner.is_some_and(|owner| owner != revision) {
-        return Change::Delete(Kind::Authorization, key);
-    }
+/// Of one that cannot be read, something stands in.
+pub(super) fn authorization(key: NamespacedName, mut object: DynamicObject) -> Change {
     let generation = object.metadata.generation.unwrap_or_default();
     let dry_run = annotation(&object, names::DRY_RUN).and_then(parse_bool).unwrap_or_default();
     let policy = |selector, spec| {

@@ -58,9 +58,16 @@ fn port_protocols() {
     assert_eq!(protocol(json!({"port": 1, "name": "http-x"})), Protocol::Http);
     assert_eq!(protocol(json!({"port": 1, "name": "https"})), Protocol::Tls);
     assert_eq!(protocol(json!({"port": 1, "name": "http", "appProtocol": "grpc"})), Protocol::Grpc);
-    assert_eq!(protocol(json!({"port": 1, "name": "http2", "protocol": "UDP"})), Protocol::Unknown);
-    assert_eq!(protocol(json!({"port": 1, "name": "mysql"})), Protocol::Unknown);
+    assert_eq!(protocol(json!({"port": 1, "name": "http2", "protocol": "UDP"})), Protocol::Udp);
+    assert_eq!(protocol(json!({"port": 1, "name": "udp-x"})), Protocol::Udp);
     assert_eq!(protocol(json!({"port": 80})), Protocol::Unknown);
+    // Their servers speak first: nobody may wait for the client.
+    assert_eq!(protocol(json!({"port": 3306, "name": "mysql"})), Protocol::Stream);
+    assert_eq!(protocol(json!({"port": 1, "appProtocol": "redis"})), Protocol::Stream);
+    assert_eq!(protocol(json!({"port": 27017, "name": "db"})), Protocol::Tcp);
+    assert_eq!(protocol(json!({"port": 1, "name": "x", "appProtocol": "kubernetes.io/wss"})), Protocol::Wss);
+    assert_eq!(protocol(json!({"port": 1, "name": "grpc-web-x"})), Protocol::GrpcWeb);
+    assert_eq!(protocol(json!({"port": 1, "name": "x", "appProtocol": "http_proxy"})), Protocol::Http);
 }
 
 fn peer_with_ports(base: &str, ports: Value) -> (PeerAuthentication, Option<String>) {

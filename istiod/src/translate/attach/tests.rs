@@ -22,6 +22,34 @@ kind: Gateway
 metadata: {name: pending, namespace: ns}
 spec: {gatewayClassName: istio-waypoint}
 ---
+kind: GatewayClass
+metadata: {name: nginx}
+spec: {controllerName: example.com/nginx}
+---
+kind: Gateway
+metadata: {name: foreign, namespace: ns}
+spec: {gatewayClassName: nginx}
+status: {addresses: [{value: 10.0.0.2}]}
+---
+kind: Gateway
+metadata: {name: unknown, namespace: ns}
+spec: {gatewayClassName: nobodys}
+status: {addresses: [{value: 10.0.0.3}]}
+---
+kind: Gateway
+metadata: {name: remote, namespace: ns}
+spec: {gatewayClassName: istio-remote}
+status: {addresses: [{value: 10.0.0.4}]}
+---
+kind: Gateway
+metadata: {name: between, namespace: ns}
+spec: {gatewayClassName: istio-east-west}
+status: {addresses: [{value: 10.0.0.5}]}
+---
+kind: Gateway
+metadata: {name: edge, namespace: ns}
+spec: {gatewayClassName: istio}
+---
 kind: Service
 metadata: {name: web, namespace: ns, labels: {istio.io/use-waypoint: wp}}
 ---
@@ -58,6 +86,11 @@ fn each_kind_of_target() {
     let rows = [
         ("ns", (GATEWAY, "Gateway", "wp"), (true, "Accepted")),
         ("ns", (GATEWAY, "Gateway", "pending"), (false, "TargetNotFound")),
+        ("ns", (GATEWAY, "Gateway", "foreign"), (false, "Invalid")),
+        ("ns", (GATEWAY, "Gateway", "unknown"), (false, "Invalid")),
+        ("ns", (GATEWAY, "Gateway", "remote"), (false, "Invalid")),
+        ("ns", (GATEWAY, "Gateway", "between"), (false, "Invalid")),
+        ("ns", (GATEWAY, "Gateway", "edge"), (true, "Accepted")),
         ("other", (GATEWAY, "Gateway", "wp"), (false, "TargetNotFound")),
         (root, (GATEWAY, "GatewayClass", "istio-waypoint"), (true, "Accepted")),
         ("ns", (GATEWAY, "GatewayClass", "istio-waypoint"), (false, "Invalid")),
@@ -74,6 +107,16 @@ fn each_kind_of_target() {
     for (namespace, target, expected) in rows {
         assert_eq!(outcome(namespace, &[target]), expected, "{namespace} {target:?}");
     }
+}
+
+#[test]
+fn gateways_between_networks_and_of_others_enforce_nothing_and_the_message_says_so() {
+    let networks = MeshSettings { multi_network: true, ..MeshSettings::default() };
+    let between = judged("ns", &[(GATEWAY, "Gateway", "between")], true, networks);
+    assert_eq!((between.holds, between.reason), (false, "Invalid"));
+    assert!(between.message.contains("ns/between (it relays tunnels"), "{}", between.message);
+    let foreign = judged("ns", &[(GATEWAY, "Gateway", "foreign")], true, MeshSettings::default());
+    assert!(foreign.message.contains("class is of another controller"), "{}", foreign.message);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What one change touches; `property` tries everything else.
 
+mod broken;
 mod property;
 mod random;
+mod random_l7;
 
 use mesh_core::names::NamespacedName;
 use mesh_wire::type_url;

@@ -9,7 +9,9 @@ use mesh_wire::workload::{TunnelProtocol, Workload, WorkloadType};
 
 use crate::translate::subject::trust_domain;
 use crate::world::gateway::{GatewayAddress, ListenerProtocol};
-use crate::world::{Gateway, MeshSettings, NetworkGateway, NetworkGatewayAddress, NetworkGateways, World};
+use crate::world::{
+    EAST_WEST_CLASS, Gateway, MeshSettings, NetworkGateway, NetworkGatewayAddress, NetworkGateways, World,
+};
 
 /// One address of a gateway that leads to a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +121,5 @@ pub(super) fn first(gates: &[Gate]) -> NetworkGateways {
 
 /// Class of Gateways that stand for a gateway elsewhere.
 const REMOTE_CLASS: &str = "istio-remote";
-/// Class of gateways between networks.
-const EAST_WEST_CLASS: &str = "istio-east-west";
 /// Port for tunnels where none is said.
 const HBONE_PORT: u16 = 15008;

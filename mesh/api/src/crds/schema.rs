@@ -15,6 +15,15 @@ pub(super) fn finish(schema: &mut JSONSchemaProps, kind: &str) {
             without_rules(ports);
         }
     }
+    if kind == "ListenerSet"
+        && let Some(listener) = at(schema, "spec.listeners[]")
+    {
+        // Here, other than in a gateway, a port may be absent or 0: the usual one of the protocol is meant.
+        listener.required.iter_mut().for_each(|required| required.retain(|name| name != "port"));
+        if let Some(port) = at(listener, "port") {
+            port.minimum = Some(0.0);
+        }
+    }
 }
 
 /// The schema at a path such as `spec.listeners[].tls`.

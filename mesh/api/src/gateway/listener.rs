@@ -2,6 +2,7 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{GROUP_NAME, HOST_NAME, KIND_NAME, LabelSelector, ListenerTls, SUBDOMAIN_NAME};
 
@@ -89,6 +90,35 @@ pub struct RouteGroupKind {
 /// The choices for routes: a listener that no route can reach is not asked for.
 fn route_namespaces(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["All", "Selector", "Same"]})
+}
+
+/// Rules of a list of listeners. In a set the port may be absent, or 0.
+pub(super) fn rules(set: bool) -> Value {
+    let port = |one: &str| match set {
+        true => format!("(has({one}.port) ? {one}.port : 0)"),
+        false => format!("{one}.port"),
+    };
+    json!([
+        {
+            "rule": "self.all(l, !(l.protocol in ['HTTP', 'TCP', 'UDP']) || !has(l.tls))",
+            "message": "listeners must not have tls with protocol HTTP, TCP or UDP"
+        },
+        {
+            "rule": "self.all(l, l.protocol != 'HTTPS' || !has(l.tls) || !has(l.tls.mode) || l.tls.mode == 'Terminate')",
+            "message": "listeners with protocol HTTPS must have tls.mode Terminate"
+        },
+        {
+            "rule": "self.all(l, !(l.protocol in ['TCP', 'UDP']) || !has(l.hostname))",
+            "message": "listeners must not have hostname with protocol TCP or UDP"
+        },
+        {
+            "rule": format!(
+                "self.all(l, self.exists_one(m, {} == {} && m.protocol == l.protocol && (has(m.hostname) ? m.hostname : '') == (has(l.hostname) ? l.hostname : '')))",
+                port("m"), port("l")
+            ),
+            "message": "listeners must differ in port, protocol or hostname"
+        }
+    ])
 }
 
 /// A known protocol's name, or a domain-prefixed one.

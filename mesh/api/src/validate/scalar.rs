@@ -131,10 +131,14 @@ pub(super) fn regex(field: &Field<'_>) {
     if text.len() > REGEX_BYTES_MAX {
         return field.expected(&format!("a regular expression of at most {REGEX_BYTES_MAX} bytes"));
     }
-    let built = regex::RegexBuilder::new(text).size_limit(REGEX_PROGRAM_BYTES_MAX).build();
-    if built.is_err() {
+    if !is_regex(text) {
         field.expected("a regular expression in the RE2 syntax");
     }
+}
+
+/// Whether a text is a regular expression whose program is not too large.
+pub(super) fn is_regex(text: &str) -> bool {
+    regex::RegexBuilder::new(text).size_limit(REGEX_PROGRAM_BYTES_MAX).build().is_ok()
 }
 
 /// The name of an HTTP header or cookie: a token of RFC 9110.

@@ -7,7 +7,8 @@
 //!                         +----------------------------------+  with what is known
 //! ```
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use mesh_wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource, Status};
 
@@ -26,6 +27,8 @@ struct Type {
     url: String,
     /// Only what is asked for by name.
     on_demand: bool,
+    /// Names that are followed, where not all of the type are.
+    listed: Option<BTreeSet<Arc<str>>>,
     /// Resources in force and the version of each, to resume with.
     versions: BTreeMap<String, Box<str>>,
     /// A response was acknowledged since the process started.
@@ -50,6 +53,7 @@ impl DeltaClient {
         let types = type_urls.iter().map(|url| Type {
             url: (*url).to_owned(),
             on_demand: false,
+            listed: None,
             versions: BTreeMap::new(),
             acknowledged: false,
         });
@@ -65,11 +69,20 @@ impl DeltaClient {
         self
     }
 
+    /// Subscribes to nothing of one of the types but what [`DeltaClient::follow`] lists.
+    #[must_use]
+    pub fn listed(mut self, type_url: &str) -> Self {
+        for known in self.types.iter_mut().filter(|known| known.url == type_url) {
+            known.listed = Some(BTreeSet::new());
+        }
+        self
+    }
+
     /// Whether every type that is subscribed to as a whole was answered and accepted once: the state is complete enough
     /// to serve. An answer of which a part was refused does not count, as long as none was accepted.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.types.iter().all(|known| known.acknowledged || known.on_demand)
+        self.types.iter().all(|known| known.acknowledged || known.is_by_name())
     }
 
     /// The first request of each type on a new stream, with everything kept from earlier ones and, for types on demand,
@@ -90,9 +103,12 @@ impl DeltaClient {
             initial_resource_versions: kept.collect(),
             ..Default::default()
         };
-        if known.on_demand {
+        if known.is_by_name() {
             request.resource_names_subscribe = vec![EVERYTHING.to_owned()];
+            request.resource_names_subscribe.extend(known.listed.iter().flatten().map(ToString::to_string));
             request.resource_names_unsubscribe = vec![EVERYTHING.to_owned()];
+        }
+        if known.on_demand {
             for name in wanted {
                 request.initial_resource_versions.entry((*name).to_owned()).or_default();
             }
@@ -107,6 +123,31 @@ impl DeltaClient {
         Some(DeltaDiscoveryRequest {
             type_url: known.url.clone(),
             resource_names_subscribe: vec![name],
+            ..Default::default()
+        })
+    }
+
+    /// Follows exactly `names` of a type that is listed, and no longer what was `released`. What to tell the server, if
+    /// it has to be told.
+    pub fn follow(
+        &mut self,
+        type_url: &str,
+        names: BTreeSet<Arc<str>>,
+        released: &BTreeSet<Arc<str>>,
+    ) -> Option<DeltaDiscoveryRequest> {
+        let known = self.types.iter_mut().find(|known| known.url == type_url)?;
+        let listed = known.listed.as_mut()?;
+        let added: Vec<_> = names.difference(listed).map(ToString::to_string).collect();
+        let left = listed.difference(&names).chain(released.difference(&names));
+        let left: BTreeSet<_> = left.map(ToString::to_string).collect();
+        *listed = names;
+        for name in &left {
+            known.versions.remove(name);
+        }
+        (!added.is_empty() || !left.is_empty()).then(|| DeltaDiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names_subscribe: added,
+            resource_names_unsubscribe: left.into_iter().collect(),
             ..Default::default()
         })
     }
@@ -147,6 +188,11 @@ impl DeltaClient {
 }
 
 impl Type {
+    /// Whether not all of the type is subscribed to.
+    fn is_by_name(&self) -> bool {
+        self.on_demand || self.listed.is_some()
+    }
+
     /// A refused resource keeps the version of the copy that is still in force, if any, so that the
     /// server sends it again to the next stream.
     fn remember(&mut self, versions: Vec<(String, String)>, rejected: &[Rejection], removed: &[String]) {

@@ -12,7 +12,7 @@ use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 
 use super::channel;
 use super::demand::{Ask, Demand, Demands, Waiters};
-use super::{DeltaClient, Handler, Reconnect, Rejection, StreamEnd};
+use super::{DeltaClient, Handler, Reconnect, Rejection, StreamEnd, Subscriptions};
 
 /// How to reach the control plane.
 #[derive(Debug, Clone)]
@@ -94,7 +94,19 @@ pub async fn run_on_demand(
     observer: impl Observer,
     demands: Demands,
 ) {
-    let mut shell = Shell { config, client, handler, observer, demands, waiters: Waiters::default(), ready: false };
+    run_subscribed(config, client, handler, observer, (demands, Subscriptions::new())).await;
+}
+
+/// [`run_on_demand`], and follows the names of `subscriptions` of the types that are listed.
+pub async fn run_subscribed(
+    config: Config,
+    client: DeltaClient,
+    handler: impl Handler,
+    observer: impl Observer,
+    (demands, subscriptions): (Demands, Subscriptions),
+) {
+    let waiters = Waiters::default();
+    let mut shell = Shell { config, client, handler, observer, demands, subscriptions, waiters, ready: false };
     let mut reconnect = Reconnect::default();
     loop {
         let end = shell.stream().await;
@@ -112,6 +124,7 @@ struct Shell<H, O> {
     handler: H,
     observer: O,
     demands: Demands,
+    subscriptions: Subscriptions,
     waiters: Waiters,
     ready: bool,
 }
@@ -127,6 +140,8 @@ impl<H: Handler, O: Observer> Shell<H, O> {
             Ok(channel) => channel,
             Err(error) => return StreamEnd::Unreachable(error),
         };
+        // The first requests tell of all names.
+        let _ = self.take_subscriptions();
         let first = self.client.start_stream(self.waiters.names());
         // Each response is answered before the next is read, and questions leave room for that.
         let (requests, outgoing) = mpsc::channel(first.len() + REQUESTS_MAX);
@@ -165,6 +180,12 @@ impl<H: Handler, O: Observer> Shell<H, O> {
                     Ok(None) => return StreamEnd::Clean,
                     Err(status) => return StreamEnd::Status(status),
                 },
+                () = changed(requests, &self.subscriptions) => {
+                    for request in self.take_subscriptions() {
+                        // A closed stream shows as the end of the responses.
+                        let _ = requests.send(request).await;
+                    }
+                }
                 ask = next_ask(requests, &mut self.demands), if asked => match ask {
                     Some(ask) => {
                         let first = self.waiters.add(ask);
@@ -176,6 +197,12 @@ impl<H: Handler, O: Observer> Shell<H, O> {
                 },
             }
         }
+    }
+
+    /// What the server has to be told of names that are followed, or no longer.
+    fn take_subscriptions(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        let changed = self.subscriptions.take().into_iter();
+        changed.filter_map(|(type_url, wanted)| self.client.follow(&type_url, wanted.names, &wanted.released)).collect()
     }
 
     /// Applies a response; yields what to answer.
@@ -223,6 +250,17 @@ async fn next_ask(requests: &mpsc::Sender<DeltaDiscoveryRequest>, demands: &mut 
     }
     drop(room);
     demands.next().await
+}
+
+/// Changes of subscriptions wait for room for one request of each of a few types, and for the answer to a response.
+async fn changed(requests: &mpsc::Sender<DeltaDiscoveryRequest>, subscriptions: &Subscriptions) {
+    let room = requests.reserve_many(REQUESTS_MAX / 2).await;
+    // A closed stream shows as the end of the responses.
+    if room.is_err() {
+        return std::future::pending().await;
+    }
+    drop(room);
+    subscriptions.changed().await;
 }
 
 fn observe(response: &DeltaDiscoveryResponse, observer: &mut impl Observer) {

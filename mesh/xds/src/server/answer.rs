@@ -36,7 +36,7 @@ impl Hub {
         match ask {
             Ask::Initial { versions, names } if watch.wildcard => {
                 watch.explicit.extend(names.iter().map(|name| Arc::from(name.as_str())));
-                everything(collection, spec, &versions, &mut push);
+                everything(collection, spec, peer, &versions, &mut push);
                 if referred_first && !versions.is_empty() {
                     watch.deferring = true;
                     let narrow = |one: &Arc<Resource>| one.referenced && versions.contains_key(&*one.name);
@@ -50,7 +50,7 @@ impl Hub {
             }
             Ask::Initial { versions, names } => subscribed(collection, spec, watch, peer, (versions, names), &mut push),
             Ask::Names(names) => {
-                look_up(collection, spec, &names, &mut push);
+                look_up(collection, spec, peer, &names, &mut push);
                 watch.explicit.extend(names.iter().map(|name| Arc::from(name.as_str())));
                 dedup(&mut push.resources);
                 if !watch.wildcard {
@@ -76,12 +76,13 @@ impl Hub {
             watch.wildcard = false;
             let asked: Vec<_> = watch.explicit.iter().map(ToString::to_string).collect();
             let mut push = Push::empty(spec, type_index, inner.version.clone());
-            look_up(collection, spec, &asked, &mut push);
-            push.resources.extend(peer.node_name.iter().flat_map(|node| collection.on_node(node)).cloned());
+            look_up(collection, spec, peer, &asked, &mut push);
+            let local = peer.node_name.iter().flat_map(|node| collection.on_node(node));
+            push.resources.extend(local.filter(|one| accepts(spec, one, peer)).cloned());
             watch.sent.extend(push.resources.iter().map(|one| one.name.clone()));
         }
         let mut given_up = Push::empty(spec, type_index, inner.version.clone());
-        look_up(collection, spec, names, &mut given_up);
+        look_up(collection, spec, peer, names, &mut given_up);
         dedup(&mut given_up.resources);
         // Groups first: their members may stay because of them.
         given_up.resources.sort_by_key(|one| !one.is_group);
@@ -125,7 +126,7 @@ impl Hub {
             let mut push = Push::empty(*spec, index, inner.version.clone());
             let mut gone = Push::empty(*spec, index, inner.version.clone());
             for (name, before) in names {
-                match collection.get(name).filter(|one| accepts(*spec, one)) {
+                match collection.get(name).filter(|one| accepts(*spec, one, peer)) {
                     Some(resource) if watch.wildcard || concerns(watch, resource, peer) => {
                         if !watch.wildcard {
                             watch.sent.insert(name.clone());
@@ -136,6 +137,8 @@ impl Hub {
                         when.resources.push(resource.clone());
                     }
                     Some(_) => {}
+                    // It is not for this client, which need not know that it exists, unless it had it before.
+                    None if watch.wildcard && collection.get(name).is_some_and(|one| one.audience.is_some()) => {}
                     // Views cannot tell what a removed name was; removing an unknown name is no error.
                     None if watch.wildcard || watch.explicit.contains(name) | watch.sent.remove(name) => {
                         gone.removed.push(name.to_string());
@@ -185,13 +188,19 @@ impl Hub {
 }
 
 /// For a client that wants all: what it does not have, and what is gone of what it has.
-fn everything(collection: &Collection, spec: TypeSpec, versions: &HashMap<String, String>, push: &mut Push) {
+fn everything(
+    collection: &Collection,
+    spec: TypeSpec,
+    peer: &Peer,
+    versions: &HashMap<String, String>,
+    push: &mut Push,
+) {
     let fresh = |one: &&Arc<Resource>| {
-        accepts(spec, one)
+        accepts(spec, one, peer)
             && (one.version.is_empty() || versions.get(&*one.name).is_none_or(|have| **have != *one.version))
     };
     push.resources = collection.all().filter(fresh).cloned().collect();
-    push.removed = versions.keys().filter(|name| !has(collection, spec, name)).cloned().collect();
+    push.removed = versions.keys().filter(|name| !has(collection, spec, peer, name)).cloned().collect();
 }
 
 /// For an on-demand client: what it names and what is local to its node, as far as it does not have it.
@@ -206,9 +215,9 @@ fn subscribed(
     names.extend(versions.keys().cloned());
     names.sort_unstable();
     names.dedup();
-    look_up(collection, spec, &names, push);
+    look_up(collection, spec, peer, &names, push);
     let local = peer.node_name.iter().flat_map(|node| collection.on_node(node));
-    push.resources.extend(local.filter(|one| accepts(spec, one)).cloned());
+    push.resources.extend(local.filter(|one| accepts(spec, one, peer)).cloned());
     dedup(&mut push.resources);
     let known = |one: &Arc<Resource>| {
         !one.version.is_empty() && versions.get(&*one.name).is_some_and(|have| **have == *one.version)
@@ -239,22 +248,24 @@ fn join(mut upserts: Vec<Push>, removals: Vec<Push>) -> Vec<Push> {
     upserts
 }
 
-fn accepts(spec: TypeSpec, resource: &Resource) -> bool {
-    match spec.backing {
+/// Whether a client can be sent a resource as one of this type.
+fn accepts(spec: TypeSpec, resource: &Resource, peer: &Peer) -> bool {
+    let shown = match spec.backing {
         Backing::Own => true,
         Backing::View { project, .. } => project(resource).is_some(),
-    }
+    };
+    shown && resource.is_for(peer.principal.as_ref())
 }
 
-fn has(collection: &Collection, spec: TypeSpec, name: &str) -> bool {
-    collection.get(name).is_some_and(|one| accepts(spec, one))
+fn has(collection: &Collection, spec: TypeSpec, peer: &Peer, name: &str) -> bool {
+    collection.get(name).is_some_and(|one| accepts(spec, one, peer))
 }
 
 /// Finds what names stand for; names that stand for nothing are told as removed.
-fn look_up(collection: &Collection, spec: TypeSpec, names: &[String], push: &mut Push) {
+fn look_up(collection: &Collection, spec: TypeSpec, peer: &Peer, names: &[String], push: &mut Push) {
     for name in names {
         let mut found = collection.lookup(name);
-        found.retain(|one| accepts(spec, one));
+        found.retain(|one| accepts(spec, one, peer));
         if found.is_empty() {
             push.removed.push(name.clone());
         }

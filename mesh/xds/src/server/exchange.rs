@@ -53,7 +53,7 @@ impl Exchange {
     }
 
     /// The node that was checked: later requests may repeat it, it is not looked at again.
-    pub(super) fn identify(&mut self, node: Node) {
+    pub(super) fn identify(&mut self, node: Node, principal: Option<Arc<str>>) {
         let text = |name: &str| {
             let value = node.metadata.as_ref().and_then(|all| all.fields.get(name)).and_then(|one| one.kind.as_ref());
             match value {
@@ -64,7 +64,7 @@ impl Exchange {
         let node_name = text("NODE_NAME").map(Arc::from);
         let (cluster, version) = (text("CLUSTER_ID").unwrap_or_default(), text("ISTIO_VERSION").unwrap_or_default());
         self.registration.identified(&node.id, cut(cluster), cut(version));
-        self.peer = Some(Peer { id: node.id, node_name });
+        self.peer = Some(Peer { id: node.id, node_name, principal });
     }
 
     /// When [`Self::on_time`] wants to be called.

@@ -175,7 +175,10 @@ impl Hub {
         let Some((index, connection)) = connection else { return Vec::new() };
         let session = connection.session();
         let watch = session.watch(index);
-        all.retain(|one| watch.is_some_and(|watch| watch.wildcard || watch.sent.contains(&one.name)));
+        let has = |one: &Arc<Resource>| {
+            watch.is_some_and(|watch| (watch.wildcard && one.audience.is_none()) || watch.sent.contains(&one.name))
+        };
+        all.retain(has);
         drop(session);
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all

@@ -25,6 +25,17 @@ pub struct Resource {
     /// It has an effect only where resources of another type name it. One that turns so is sent after those that begin
     /// to name it: before, it would have no effect anywhere.
     pub referenced: bool,
+    /// The only principal, `<namespace>/<service account>`, that may have it; none: everybody may. For anyone else, and on
+    /// streams without authentication, it does not exist.
+    pub audience: Option<Arc<str>>,
+}
+
+impl Resource {
+    /// Whether a client may have it that has proved to be `principal`.
+    #[must_use]
+    pub(super) fn is_for(&self, principal: Option<&Arc<str>>) -> bool {
+        self.audience.as_ref().is_none_or(|audience| principal == Some(audience))
+    }
 }
 
 /// The version of a resource with this content: the hexadecimal 64-bit xxHash of its bytes.

@@ -40,6 +40,12 @@ pub trait Gatekeeper: Send + Sync + 'static {
         extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
     }
 
+    /// Whom the caller has proved to be, `<namespace>/<service account>`: what is for that one only is shown to nobody
+    /// else ([`super::Resource::audience`]). By default nobody.
+    fn principal(&self, _caller: &Self::Caller) -> Option<Arc<str>> {
+        None
+    }
+
     /// Metadata that a stream is answered with at once, given that of its request. When it would be different later,
     /// [`Hub::renew`] makes clients that were told something come again.
     fn greeting(&self, _headers: &HeaderMap) -> HeaderMap {
@@ -198,7 +204,8 @@ impl<G: Gatekeeper> AdsStream<G> {
             let missing = || Status::invalid_argument("the first request of a stream must name its node");
             let node = node.ok_or_else(missing)?;
             self.gate.check(&self.caller, &node)?;
-            self.exchange.identify(node);
+            let principal = self.gate.principal(&self.caller);
+            self.exchange.identify(node, principal);
         }
         let _slot = self.slot().await?;
         self.exchange.on_request(request, Instant::now())

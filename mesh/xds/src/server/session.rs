@@ -19,6 +19,8 @@ pub struct Peer {
     pub id: String,
     /// Metadata `NODE_NAME`: the Kubernetes node, for what is local to it.
     pub node_name: Option<Arc<str>>,
+    /// Whom the stream was authenticated as, `<namespace>/<service account>`.
+    pub principal: Option<Arc<str>>,
 }
 
 /// What one stream subscribes to, by index of the type in the hub's list.

@@ -15,6 +15,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::*;
 
+mod audience;
 mod clients;
 mod names;
 mod order;
@@ -22,12 +23,17 @@ mod order;
 struct OpenGate;
 
 impl Gatekeeper for OpenGate {
-    type Caller = ();
+    /// Whom it has proved to be.
+    type Caller = Option<Arc<str>>;
 
-    async fn admit(&self, headers: &http::HeaderMap, _extensions: &http::Extensions) -> Result<(), Status> {
+    async fn admit(
+        &self,
+        headers: &http::HeaderMap,
+        _extensions: &http::Extensions,
+    ) -> Result<Option<Arc<str>>, Status> {
         match headers.get("authorization").is_some_and(|value| value == "Bearer bad") {
             true => Err(Status::unauthenticated("who are you")),
-            false => Ok(()),
+            false => Ok(headers.get("x-principal").map(|value| value.to_str().unwrap().into())),
         }
     }
 
@@ -39,7 +45,11 @@ impl Gatekeeper for OpenGate {
             .collect()
     }
 
-    fn check(&self, (): &(), node: &Node) -> Result<(), Status> {
+    fn principal(&self, caller: &Option<Arc<str>>) -> Option<Arc<str>> {
+        caller.clone()
+    }
+
+    fn check(&self, _: &Option<Arc<str>>, node: &Node) -> Result<(), Status> {
         if node.id.starts_with("evil") { Err(Status::permission_denied("not your node")) } else { Ok(()) }
     }
 }
@@ -91,6 +101,16 @@ impl Mesh {
     /// As one that is told something when it comes.
     async fn open_greeted(&self) -> Client {
         self.open_on(self.channel.clone(), Some("hello")).await
+    }
+
+    /// As one that has proved to be this principal.
+    async fn open_as(&self, principal: &'static str) -> Client {
+        let mut client = AggregatedDiscoveryServiceClient::new(self.channel.clone());
+        let (requests, stream) = mpsc::channel(16);
+        let mut request = tonic::Request::new(ReceiverStream::new(stream));
+        request.metadata_mut().insert("x-principal", principal.parse().unwrap());
+        let responses = client.delta_aggregated_resources(request).await.unwrap().into_inner();
+        Client { requests, responses, node: Some(node("waypoint~1.1.1.1~w.a~a.svc", "n1")) }
     }
 
     async fn open_on(&self, channel: Channel, told: Option<&'static str>) -> Client {
@@ -193,6 +213,7 @@ fn workload(name: &str, content: &str, service: Option<&str>) -> Resource {
         is_group: false,
         node: Some("n9".into()),
         referenced: false,
+        audience: None,
     }
 }
 

@@ -212,6 +212,7 @@ mod tests {
             is_group: false,
             node: None,
             referenced: false,
+            audience: None,
         })
     }
 

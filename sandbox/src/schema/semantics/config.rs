@@ -48,7 +48,9 @@ pub(super) fn secret(object: &Value, errors: &mut Vec<FieldError>) {
     }
     let needed = NEEDED.iter().filter(|(kind, _)| text(object, "type") == Some(kind)).flat_map(|(_, keys)| *keys);
     for key in needed {
-        if !fields(object, "data").is_some_and(|data| data.contains_key(*key)) {
+        // What is written as text becomes data when it is stored.
+        let is_there = |name| fields(object, name).is_some_and(|data| data.contains_key(*key));
+        if !is_there("data") && !is_there("stringData") {
             errors.push(FieldError::required(path.key(key), ""));
         }
     }

@@ -232,6 +232,8 @@ fn config() {
     assert!(found[0].starts_with("data[a]: Invalid value"), "{found:?}");
     let found = errors("", "Secret", &map(json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}})));
     assert_eq!(found, ["data[tls.key]: Required value"]);
+    let text = map(json!({"type": "kubernetes.io/tls", "stringData": {"tls.crt": "", "tls.key": ""}}));
+    assert_eq!(errors("", "Secret", &text), [""; 0]);
     let locked = map(json!({"immutable": true, "data": {"a": "x"}}));
     assert_eq!(
         changes("", "ConfigMap", &locked, &map(json!({"immutable": true, "data": {"a": "y"}}))),

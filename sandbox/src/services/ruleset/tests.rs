@@ -126,3 +126,22 @@ fn the_kernel_takes_the_rules() {
         );
     }
 }
+
+#[test]
+fn addresses_of_a_load_balancer_lead_where_the_cluster_ip_leads() {
+    let mut service = service(json!({"type": "LoadBalancer", "clusterIP": "10.96.0.5",
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}));
+    service.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}})).unwrap();
+    let slices = [slice("IPv4", json!([endpoint("10.244.1.2", "node-1", true, true, false)]))];
+    let mut ports = service_ports(&service, &slices, "node-1");
+    ports.sort_by(|one, other| one.order().cmp(&other.order()));
+    let text = render(&ports);
+    for line in [
+        "10.96.0.5 . tcp . 80 : goto service-demo/web/tcp/80/v4",
+        "203.0.113.1 . tcp . 80 : goto service-demo/web/tcp/80/v4",
+        "tcp . 30080 : goto node-service-demo/web/tcp/80/v4",
+    ] {
+        assert_eq!(text.matches(line).count(), 1, "{line} in {text}");
+    }
+    assert_eq!(text.matches("chain service-demo/web").count(), 1, "{text}");
+}

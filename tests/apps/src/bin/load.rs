@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use apps::call::Call;
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use http::{Request, Uri};
@@ -67,6 +68,22 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         timeout: u64,
     },
+    /// Requests of any shape; prints a JSON summary with the last answer. Does not fail when requests fail.
+    Call(Box<Call>),
+    /// Opens a WebSocket, sends texts and checks that they come back.
+    Ws {
+        /// What to open, for example http://web/ws.
+        url: Uri,
+        /// Host to ask for, in place of the URL's.
+        #[arg(long)]
+        host: Option<String>,
+        /// How many texts.
+        #[arg(long, default_value_t = 3)]
+        count: u32,
+        /// Milliseconds between them.
+        #[arg(long, default_value_t = 0)]
+        pause: u64,
+    },
     /// Sends and receives this many MiB and checks every byte.
     Digest {
         /// host:port of the checksum port.
@@ -112,6 +129,10 @@ async fn main() -> Result<()> {
         Command::Get { url, timeout } => {
             let plan = Plan { url, new_connections: true, timeout: Duration::from_secs(timeout) };
             String::from_utf8_lossy(&plan.request(&mut None).await?).into_owned()
+        }
+        Command::Call(call) => serde_json::to_string(&call.run().await?)?,
+        Command::Ws { url, host, count, pause } => {
+            apps::ws::run(&url, host.as_deref(), count, Duration::from_millis(pause)).await?
         }
         Command::Digest { target, mib } => {
             apps::tcp::check_digest(&target, mib << 20).await?;

@@ -13,25 +13,24 @@ use tokio::task::LocalSet;
 
 use super::{Outcome, WARM_UP, begin};
 use crate::args::{LoadPlan, Shape};
-use crate::serve::HTTP_PORT;
 
 /// What all connections share.
 #[derive(Default)]
-struct Tally {
-    counting: Cell<bool>,
-    over: Cell<bool>,
-    failed: Cell<u64>,
+pub(super) struct Tally {
+    pub(super) counting: Cell<bool>,
+    pub(super) over: Cell<bool>,
+    pub(super) failed: Cell<u64>,
     took_ns: RefCell<Vec<u32>>,
 }
 
 impl Tally {
-    fn note(&self, started: Instant) {
+    pub(super) fn note(&self, started: Instant) {
         if self.counting.get() {
             self.took_ns.borrow_mut().push(u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX));
         }
     }
 
-    fn outcome(&self, seconds: f64) -> Outcome {
+    pub(super) fn outcome(&self, seconds: f64) -> Outcome {
         let mut took = self.took_ns.borrow_mut();
         took.sort_unstable();
         let at = |thousandth: usize| {
@@ -44,7 +43,7 @@ impl Tally {
 }
 
 pub(super) async fn run(plan: &LoadPlan) -> Result<Outcome> {
-    let server = SocketAddr::new(plan.server.ip(), HTTP_PORT);
+    let server = SocketAddr::new(plan.server.ip(), plan.port);
     if plan.shape == Shape::Hold {
         return hold(server, plan.connections).await;
     }

@@ -46,6 +46,41 @@ fn a_killed_sandbox_leaves_nothing_and_starts_again() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_load_balancer_is_reached_under_addresses_of_both_families_and_gives_them_back() -> Result<()> {
+    let lab = Lab::up()?;
+    lab.apply(include_str!("../../manifests/market.yaml"))?;
+    for (namespace, name) in [("market", "shop-v1"), ("outside", "stranger")] {
+        lab.rolled_out(namespace, name)?;
+    }
+    let service = |type_: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: edge, namespace: market}}\n\
+             spec:\n  type: {type_}\n  ipFamilyPolicy: PreferDualStack\n  selector: {{app: shop}}\n  \
+             ports: [{{name: http, port: 80, targetPort: http}}]\n"
+        )
+    };
+    lab.apply(&service("LoadBalancer"))?;
+    let addresses = || lab.field("market", "service/edge", ".status.loadBalancer.ingress[*].ip");
+    let found = eventually("both families have an address", Duration::from_secs(5), || {
+        let found = addresses()?;
+        ensure!(found.split_whitespace().count() == 2, "{found:?}");
+        Ok(found)
+    })?;
+    for ip in found.split_whitespace() {
+        let url = if ip.contains(':') { format!("http://[{ip}]/") } else { format!("http://{ip}/") };
+        eventually(&url, Duration::from_secs(5), || {
+            lab.exec("outside", "deploy/stranger", &["load", "get", &url])?.ok()
+        })?;
+    }
+    lab.apply(&service("ClusterIP"))?;
+    eventually("the addresses are gone", Duration::from_secs(5), || {
+        let found = addresses()?;
+        ensure!(found.is_empty(), "{found:?}");
+        Ok(())
+    })
+}
+
 /// A pod is ready this long after it was created.
 const POD_START: Duration = Duration::from_millis(500);
 

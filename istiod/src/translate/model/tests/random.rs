@@ -154,6 +154,8 @@ impl Random {
             distribution: self.distribution(),
             distribution_annotation: self.distribution(),
             publish_not_ready: self.once_in(5),
+            load_balancer: false,
+            external: Box::default(),
             labels: Default::default(),
             binding: self.binding(),
         }
@@ -256,7 +258,7 @@ impl Random {
             endpoints: self.some(2, Self::endpoint).into(),
             selector: self.selector(),
             subject_alt_names: Box::default(),
-            export_limited: self.once_in(4),
+            export_to: if self.once_in(4) { [".".into()].into() } else { Box::default() },
             distribution_annotation: self.distribution(),
             redirected: self.coin(),
             binding: self.binding(),
@@ -273,7 +275,7 @@ impl Random {
             Listener { name: "mesh".into(), port: 15008, protocol: ListenerProtocol::Hbone, terminates: true, allowed };
         Gateway {
             key: self.key(),
-            class: self.pick(&["istio-waypoint", "other"]).into(),
+            class: self.pick(&["istio-waypoint", "istio-waypoint", "istio", "istio-east-west", "other"]).into(),
             created_s: i64::try_from(self.below(3)).unwrap(),
             generation: 1,
             waypoint_for: self.maybe(Self::traffic_type),
@@ -288,6 +290,16 @@ impl Random {
                 })
                 .into_iter()
                 .collect(),
+            spec: Arc::new(
+                serde_json::from_value(serde_json::json!({
+                    "gatewayClassName": "any",
+                    "allowedListeners": {"namespaces": {"from": "All"}},
+                    "listeners": [{"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}],
+                }))
+                .unwrap(),
+            ),
+            annotations: self.once_in(5).then_some((names::GATEWAY_SERVICE_ACCOUNT, "sa")).into_iter().collect(),
+            ..Gateway::default()
         }
     }
 
@@ -297,8 +309,11 @@ impl Random {
 
     fn gateway_class(&mut self) -> GatewayClass {
         GatewayClass {
-            name: self.pick(&["istio-waypoint", "other"]).into(),
-            controller: self.pick(&["istio.io/mesh-controller", "example.com/other"]).into(),
+            name: self.pick(&["istio-waypoint", "istio-east-west", "other"]).into(),
+            controller: self
+                .pick(&["istio.io/mesh-controller", "istio.io/eastwest-controller", "example.com/other"])
+                .into(),
+            generation: 1,
             waypoint_for: self.maybe(Self::traffic_type),
             inbound_binding: self.once_in(4).then_some(InboundBinding::Proxy(0)),
         }
@@ -320,7 +335,7 @@ impl Random {
     }
 
     pub(super) fn authorization(&mut self) -> AuthorizationPolicy {
-        let action = self.pick(&[Action::Allow, Action::Deny, Action::Audit]);
+        let action = self.pick(&[Action::Allow, Action::Deny, Action::Audit, Action::Custom]);
         let spec = AuthorizationPolicySpec { action: Some(action), target_refs: self.targets(), ..Default::default() };
         AuthorizationPolicy {
             key: self.key(),
@@ -347,7 +362,7 @@ impl Random {
         }
     }
 
-    fn request(&mut self) -> RequestAuthentication {
+    pub(super) fn request(&mut self) -> RequestAuthentication {
         RequestAuthentication {
             key: self.key(),
             generation: 1,
@@ -357,7 +372,7 @@ impl Random {
     }
 
     pub(super) fn object(&mut self) -> Object {
-        match self.below(30) {
+        match self.below(48) {
             0..7 => Object::Pod(self.pod()),
             7..11 => Object::Service(self.service()),
             11..14 => Object::Slice(self.slice()),
@@ -369,7 +384,8 @@ impl Random {
             25..27 => Object::WorkloadEntry(self.workload_entry()),
             27 => Object::Gateway(self.gateway()),
             28 => Object::GatewayClass(self.gateway_class()),
-            _ => Object::Request(self.request()),
+            29 => Object::Request(self.request()),
+            _ => self.l7_object(),
         }
     }
 
@@ -380,6 +396,11 @@ impl Random {
                 visibility: random.pick(&[Visibility::Public, Visibility::Namespace, Visibility::None]),
                 matching_rules: vec![VisibilityRule { namespace_selector: Some(web_mesh()) }],
             }],
+        });
+        let scopes = self.maybe(|random| ScopeRule {
+            namespace_selector: random.maybe(|_| web_mesh()).unwrap_or_default(),
+            services_selector: random.maybe(|_| web_mesh()).unwrap_or_default(),
+            scope: Scope::Global,
         });
         let promise = |strict: bool| if strict { Promise::Strict } else { Promise::Reference };
         MeshSettings {
@@ -392,6 +413,8 @@ impl Random {
             dry_run: self.coin(),
             discovery_selectors: self.once_in(3).then(web_mesh).into_iter().collect(),
             entry_visibility: visibility,
+            multi_network: self.coin(),
+            scopes: scopes.into_iter().collect(),
             entries_select_pods: !self.once_in(4),
             services_select_workload_entries: !self.once_in(4),
             ..MeshSettings::default()

@@ -21,6 +21,7 @@ use crate::world::{
 };
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a test may
 enum Step {
     Upsert(usize, Object),
     Delete(usize, Kind, NamespacedName),
@@ -129,6 +130,8 @@ impl Random {
             distribution: None,
             distribution_annotation: None,
             publish_not_ready: false,
+            load_balancer: false,
+            external: Box::default(),
             labels: global.into_iter().collect(),
             binding: None,
         }
@@ -173,6 +176,7 @@ impl Random {
             }]
             .into(),
             addresses: if self.below(5) == 0 { Box::default() } else { [address].into() },
+            ..Gateway::default()
         }
     }
 

@@ -150,8 +150,14 @@ fn header_key(header: &str, value: &Field<'_>) {
     if !scalar::is_token(header) && !pseudo {
         value.expected_unseen("a header name as key");
     }
+    if FRAMING.iter().any(|name| name.eq_ignore_ascii_case(header)) {
+        value.expected_unseen("a header that does not tell where messages or connections end as key");
+    }
 }
 
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
+/// What the two ends of a connection agree on by themselves.
+const FRAMING: [&str; 6] =
+    ["connection", "content-length", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"];
 const BODY_BYTES_MAX: usize = 1 << 20;
 const BODY_BYTES_WARN: usize = 100 << 10;

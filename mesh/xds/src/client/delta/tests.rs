@@ -235,3 +235,34 @@ fn one_bad_resource_keeps_unready_until_an_answer_is_usable_as_a_whole() {
     client.handle_response(response(A, "n3", vec![resource(A, "other", "1", b"x")], &[]), &mut store);
     assert!(client.is_ready());
 }
+
+fn names(list: &[&str]) -> std::collections::BTreeSet<Arc<str>> {
+    list.iter().map(|name| Arc::from(*name)).collect()
+}
+
+#[test]
+fn a_listed_type_follows_names_and_tells_only_the_difference() {
+    let mut client = client().listed(A);
+    assert_eq!(client.start_stream([])[0].resource_names_subscribe, ["*"]);
+    let request = client.follow(A, names(&["a/x", "a/y"]), &names(&[])).unwrap();
+    assert_eq!(request.resource_names_subscribe, ["a/x", "a/y"]);
+    assert!(request.resource_names_unsubscribe.is_empty() && request.response_nonce.is_empty());
+    assert_eq!(client.follow(A, names(&["a/x", "a/y"]), &names(&[])), None);
+    let request = client.follow(A, names(&["a/y", "a/z"]), &names(&["pod"])).unwrap();
+    assert_eq!(request.resource_names_subscribe, ["a/z"]);
+    assert_eq!(request.resource_names_unsubscribe, ["a/x", "pod"]);
+    assert_eq!(client.follow(B, names(&["a"]), &names(&[])), None, "all of it is subscribed to");
+}
+
+#[test]
+fn a_new_stream_follows_what_is_listed_and_forgets_what_was_released() {
+    let (mut client, mut store) = (client().listed(A), Store::default());
+    client.follow(A, names(&["a/x"]), &names(&[]));
+    let both = vec![resource(A, "pod", "1", b"x"), resource(A, "a/x", "2", b"y")];
+    client.handle_response(response(A, "n1", both, &[]), &mut store);
+    client.follow(A, names(&["a/y"]), &names(&["pod"]));
+    let request = client.start_stream([]).remove(0);
+    assert_eq!(request.resource_names_subscribe, ["*", "a/y"]);
+    assert_eq!(request.resource_names_unsubscribe, ["*"]);
+    assert!(request.initial_resource_versions.is_empty(), "{request:?}");
+}

@@ -1,0 +1,191 @@
+//! What the statuses of VirtualServices and DestinationRules say: what of them is not honoured.
+
+use std::collections::BTreeSet;
+
+use mesh_api::networking::{ClientTlsMode, TrafficPolicy};
+use mesh_api::status::{REASON_ACCEPTED, REASON_UNSUPPORTED_VALUE, SERVED};
+
+use super::traffic::{is_table_size, unusable_hash};
+use super::virtual_service::{counts, is_for_mesh, is_subnet};
+use crate::gateway::family::Family;
+use crate::translate::conditions::Condition;
+use crate::translate::waypoint::{self, Subject};
+use crate::world::{DestinationRule, HostKey, Kind, ParentKind, VirtualService, Winner, World};
+
+/// Of a VirtualService.
+pub(in crate::translate) fn virtual_service(world: &World, one: &VirtualService) -> Condition {
+    let mut remarks = BTreeSet::new();
+    if one.spec.gateways.iter().any(|gateway| gateway != "mesh") {
+        remarks.insert("gateways: Gateways of networking.istio.io are not served, use Gateway API routes".to_owned());
+    }
+    unserved_parts(one, &mut remarks);
+    if is_for_mesh(&one.spec.gateways) && !one.spec.hosts.is_empty() {
+        remarks.extend(effect(world, one));
+    } else if one.spec.hosts.is_empty() && world.roots_of(&one.key).next().is_none() {
+        remarks.insert("no VirtualService delegates to it".to_owned());
+    }
+    condition(remarks)
+}
+
+/// Parts that a waypoint cannot honour.
+fn unserved_parts(one: &VirtualService, remarks: &mut BTreeSet<String>) {
+    for (number, route) in one.spec.http.iter().enumerate() {
+        let mut add = |field: &str, why: &str| {
+            remarks.insert(format!("http[{number}].{field}: {why}"));
+        };
+        for written in &route.matches {
+            if !written.source_labels.is_empty() {
+                add("match.sourceLabels", NEVER);
+            }
+            if written.source_namespace.as_deref().is_some_and(|one| !one.is_empty()) {
+                add("match.sourceNamespace", NEVER);
+            }
+            if written.headers.keys().chain(written.without_headers.keys()).any(|name| name.starts_with("@request.")) {
+                add("match.headers", "claims of tokens are not known yet");
+            }
+        }
+        let fault = route.fault.as_ref();
+        if fault.and_then(|one| one.delay.as_ref()).is_some_and(|delay| delay.exponential_delay.is_some()) {
+            add("fault.delay.exponentialDelay", "is not served, nobody is delayed by it");
+        }
+        if fault.and_then(|one| one.abort.as_ref()).is_some_and(|abort| abort.http2_error.is_some()) {
+            add("fault.abort.http2Error", "is not served, nobody is aborted by it");
+        }
+    }
+    let of_tls = one.spec.tls.iter().flat_map(|route| &route.matches).flat_map(|one| &one.destination_subnets);
+    let of_tcp = one.spec.tcp.iter().flat_map(|route| &route.matches).flat_map(|one| &one.destination_subnets);
+    for text in of_tls.chain(of_tcp).filter(|text| !is_subnet(text)) {
+        remarks
+            .insert(format!("destinationSubnets: {text:?} is no range of addresses: connections are closed instead"));
+    }
+    for (number, route) in one.spec.tcp.iter().enumerate() {
+        if route.matches.iter().any(|written| written.source_subnet.is_some()) {
+            remarks.insert(format!("tcp[{number}].match.sourceSubnet: {NEVER}"));
+        }
+    }
+}
+
+/// What keeps it from having an effect on hosts that it is for.
+fn effect(world: &World, one: &VirtualService) -> BTreeSet<String> {
+    let mut remarks = BTreeSet::new();
+    let settings = world.settings();
+    for written in &one.spec.hosts {
+        let host = settings.full_host(written, &one.key.namespace);
+        let found: Vec<HostKey> = match host.strip_prefix('*') {
+            // Of a wildcard there may be many.
+            Some(_) => continue,
+            None => world.resolve_host(&host, &one.key.namespace).map(|(key, _)| key).into_iter().collect(),
+        };
+        let Some(key) = found.first() else {
+            remarks.insert(format!("host {written:?} is no service that is known"));
+            continue;
+        };
+        let Some(winner) = world.winner(key) else { continue };
+        let (subject, kind, object) = match winner {
+            Winner::Service(service) => (Subject::of_service(service), ParentKind::Service, &service.key),
+            Winner::Entry(entry) => (Subject::of_entry(world, entry), ParentKind::ServiceEntry, &entry.key),
+        };
+        let waypoints = waypoint::serving(world, subject);
+        let ours = |key: &&mesh_core::names::NamespacedName| {
+            world.gateway(key).is_some_and(|one| Family::of_class(world, &one.class) == Some(Family::Waypoint))
+        };
+        let ours: Vec<_> = waypoints.iter().filter(ours).collect();
+        if ours.is_empty() {
+            remarks.insert(format!("host {written:?} has no waypoint (label istio.io/use-waypoint): no effect"));
+        } else if !ours.iter().any(|gateway| counts(world, one, key, gateway)) {
+            remarks.insert(format!(
+                "host {written:?}: its waypoint honours VirtualServices of namespaces {} and {} only: no effect",
+                key.namespace,
+                ours.iter().map(|gateway| &*gateway.namespace).collect::<Vec<_>>().join(", ")
+            ));
+        } else if world
+            .routes_of(kind, object)
+            .any(|(kind, key)| routes_same(one, *kind) && world.visible(&key.namespace))
+        {
+            remarks.insert(format!("host {written:?} has routes of the Gateway API, which win: no effect"));
+        }
+    }
+    remarks
+}
+
+/// Whether a route of that kind is about what the VirtualService is about.
+fn routes_same(one: &VirtualService, kind: Kind) -> bool {
+    match kind {
+        Kind::HttpRoute | Kind::GrpcRoute => !one.spec.http.is_empty(),
+        _ => !one.spec.tls.is_empty() || !one.spec.tcp.is_empty(),
+    }
+}
+
+/// Of a DestinationRule.
+pub(in crate::translate) fn destination_rule(world: &World, rule: &DestinationRule) -> Condition {
+    let mut remarks = BTreeSet::new();
+    let host = world.settings().full_host(&rule.spec.host, &rule.key.namespace);
+    let known = host.starts_with('*') || world.claims(&host).next().is_some();
+    if !known {
+        remarks.insert(format!("host {:?} is no service that is known", rule.spec.host));
+    }
+    let own = rule.spec.traffic_policy.iter().map(|policy| (String::new(), policy));
+    let subsets = rule.spec.subsets.iter();
+    let of_subset =
+        |(number, one): (usize, &'_ mesh_api::networking::Subset)| format!("subsets[{number}].{}", one.name);
+    for (at, policy) in own {
+        unserved_policy(&at, policy, &mut remarks);
+    }
+    for (number, subset) in subsets.enumerate() {
+        if let Some(policy) = &subset.traffic_policy {
+            unserved_policy(&of_subset((number, subset)), policy, &mut remarks);
+        }
+    }
+    condition(remarks)
+}
+
+fn unserved_policy(at: &str, policy: &TrafficPolicy, remarks: &mut BTreeSet<String>) {
+    let at = if at.is_empty() { "trafficPolicy".to_owned() } else { format!("{at}.trafficPolicy") };
+    let mut add = |field: &str, why: &str| {
+        remarks.insert(format!("{at}.{field}: {why}"));
+    };
+    if policy.tunnel.is_some() {
+        add("tunnel", "is not served: no connection is made to ports of TCP and TLS");
+    }
+    let ports = policy.port_level_settings.iter();
+    let balancers = ports.clone().filter_map(|port| port.load_balancer.as_ref()).chain(&policy.load_balancer);
+    if balancers.into_iter().any(|one| one.zone_aware_lb_setting.is_some()) {
+        add("loadBalancer.zoneAwareLbSetting", "is not served, use localityLbSetting");
+    }
+    let balancers = ports.clone().filter_map(|port| port.load_balancer.as_ref()).chain(&policy.load_balancer);
+    for hash in balancers.filter_map(|one| one.consistent_hash.as_ref()) {
+        if let Some(why) = unusable_hash(hash) {
+            add("loadBalancer.consistentHash", &format!("{why}: endpoints are chosen without it"));
+        }
+        if hash.maglev.as_ref().and_then(|one| one.table_size).is_some_and(|size| !is_table_size(size)) {
+            add("loadBalancer.consistentHash.maglev.tableSize", "is no prime number below 5000011: it is 65537");
+        }
+    }
+    for tls in ports.clone().filter_map(|port| port.tls.as_ref()).chain(&policy.tls) {
+        let files = [&tls.client_certificate, &tls.private_key, &tls.ca_crl];
+        let makes_tls = matches!(tls.mode, Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
+        if makes_tls && files.into_iter().flatten().any(|path| !path.is_empty()) {
+            add("tls", "files do not exist where the proxy runs, so nothing is sent: use credentialName");
+        }
+    }
+    let detections = ports.filter_map(|port| port.outlier_detection.as_ref()).chain(&policy.outlier_detection);
+    if detections.into_iter().any(|one| one.max_ejection_percent.unwrap_or(10) < 10) {
+        add("outlierDetection.maxEjectionPercent", "is strict: fewer than 11 endpoints are never left out");
+    }
+}
+
+fn condition(remarks: BTreeSet<String>) -> Condition {
+    let holds = remarks.is_empty();
+    let reason = if holds { REASON_ACCEPTED } else { REASON_UNSUPPORTED_VALUE };
+    let mut message = if holds { "honoured as written".to_owned() } else { String::new() };
+    let shown: Vec<_> = remarks.iter().take(SHOWN_MAX).map(String::as_str).collect();
+    message.push_str(&shown.join("; "));
+    if remarks.len() > SHOWN_MAX {
+        message.push_str(&format!("; and {} more", remarks.len() - SHOWN_MAX));
+    }
+    Condition { type_: SERVED, holds, reason, message }
+}
+
+const NEVER: &str = "a waypoint does not know it, so this match never holds";
+/// Remarks that a status tells.
+const SHOWN_MAX: usize = 8;

@@ -1,0 +1,5 @@
+mod fixture;
+mod limits;
+mod one;
+mod secure;
+mod two;
