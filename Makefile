@@ -25,8 +25,8 @@ check: ## Formatting, lints as errors, file sizes, dependencies and licences
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	tools/deny.sh
 
-bench: deps ## Measure the node proxy and the control plane (BENCH="--only bulk,control --rounds 1")
-	$(CARGO) build --release -p ztunnel -p istiod -p bench
+bench: deps ## Measure the proxies and the control plane (BENCH="--only bulk,l7,control --rounds 1")
+	$(CARGO) build --release -p ztunnel -p waypoint -p istiod -p bench
 	target/release/bench $(BENCH)
 
 hostile: deps ## Every kind of hostile peer for 10 s each, and what its neighbours notice, release build

@@ -18,6 +18,7 @@ need curl curl
 need nghttp nghttp2-client
 need wrk wrk
 need nginx nginx-light
+need openssl openssl
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 
 [ -z "$missing" ] && exit 0

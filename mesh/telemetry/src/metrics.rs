@@ -188,7 +188,7 @@ mod tests {
             requests.get_or_create_owned(&vec![("n", n.to_string())]).inc();
         }
         registry.register("many", "Long enough to be worth it", requests);
-        for encoding in ["gzip", "zstd", "br", "deflate"] {
+        for encoding in ["gzip", "zstd"] {
             for path in ["/metrics", "/stats/prometheus"] {
                 let request = Request::get(path).header(header::ACCEPT_ENCODING, encoding);
                 let answer = registry.router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();

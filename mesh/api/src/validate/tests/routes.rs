@@ -90,6 +90,7 @@ fn options_of_a_virtual_service_are_judged() {
             (&with("headers: {request: {set: {'a b': c}}}"), &["headers.request.set[\"a b\"]: expected a header name"]),
             (&with("headers: {response: {add: {a: \"b\\nc\"}, remove: ['']}}"), &["add[\"a\"]", "remove[0]"]),
             (&with("headers: {request: {set: {a: '100%'}}}"), &["% comes doubled"]),
+            (&with("headers: {request: {set: {Content-Length: '3'}}}"), &["where messages or connections end"]),
             (&matching("uri: {exact: a, prefix: b}"), &["match[0].uri: exact, prefix: expected at most one"]),
             (&matching("uri: {}"), &["match[0].uri: nothing is set"]),
             (&matching("uri: {prefix: ''}"), &["uri.prefix"]),
