@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,6 +24,8 @@ struct Sample {
 
 pub(super) fn run(args: &Args, requests: Requests) -> Result<Found> {
     let stage = Stage::set(args, requests.routes)?;
+    // Both have what they needed to start.
+    std::thread::sleep(SETTLING);
     let idle: Vec<_> =
         stage.variants().iter().map(|(_, pid)| pid.map(resident_kb).transpose()).collect::<Result<_>>()?;
     let ways = stage.variants();
@@ -50,7 +53,7 @@ pub(super) fn run(args: &Args, requests: Requests) -> Result<Found> {
         ("p99 us", values(&|sample| Some(sample.outcome.p99_us)), Some(Metric::L7Latency)),
         ("proxy's CPU us/request", values(&|sample| Some(sample.proxy? * 1e6)), None),
         ("requests/proxy core-second", values(&|sample| Some(1.0 / sample.proxy?)), Some(Metric::L7Rate)),
-        ("RSS kB before the load", memory, Some(Metric::L7IdleKb)),
+        ("RSS kB at rest", memory, Some(Metric::L7IdleKb)),
     ])
 }
 
@@ -95,3 +98,6 @@ fn median(mut samples: Vec<Sample>) -> Option<Sample> {
     samples.sort_by(|a, b| rate(&a.outcome).total_cmp(&rate(&b.outcome)));
     samples.get(samples.len() / 2).cloned().map(|sample| Sample { proxy: cpu, ..sample })
 }
+
+/// Our proxy gives memory back within two looks at how much it has to do.
+const SETTLING: Duration = Duration::from_secs(15);
