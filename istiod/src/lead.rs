@@ -22,6 +22,17 @@ pub struct Election {
     pub me: String,
 }
 
+/// Waits until we lead, or do not lead any more. `false`: the drain has started, or nobody elects any more.
+///
+/// # Cancel safety
+/// Cancel-safe.
+pub async fn becomes(wanted: bool, leading: &mut watch::Receiver<bool>, drain: &mut DrainWatch) -> bool {
+    tokio::select! {
+        _ = drain.signaled() => false,
+        held = leading.wait_for(|leading| *leading == wanted) => held.is_ok(),
+    }
+}
+
 /// What to do about a lease.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {

@@ -21,6 +21,7 @@ use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use mesh_core::drain::DrainWatch;
 use tokio::sync::watch;
 
+use crate::lead;
 use crate::source::resource;
 use crate::translate::{Model, ObjectStatus, StatusTarget};
 pub use feed::Feed;
@@ -57,16 +58,12 @@ impl StatusWriter {
             model: self.model,
         };
         loop {
-            let gained = async { leading.wait_for(|leading| *leading).await.is_ok() };
-            tokio::select! {
-                _ = drain.signaled() => return,
-                gained = gained => if !gained { return },
+            if !lead::becomes(true, &mut leading, &mut drain).await {
+                return;
             }
             // What we do not write any more is given up at once: another may lead.
-            let lost = async { leading.wait_for(|leading| !*leading).await.is_ok() };
             tokio::select! {
-                _ = drain.signaled() => return,
-                lost = lost => if !lost { return },
+                goes_on = lead::becomes(false, &mut leading, &mut drain) => if !goes_on { return },
                 () = Queue::new(&writer, &self.feed).run() => {}
             }
         }

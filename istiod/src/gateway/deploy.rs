@@ -16,6 +16,7 @@ use mesh_core::names::NamespacedName;
 use tokio::sync::watch;
 
 use super::{Deployment, Plan, plan};
+use crate::lead;
 use crate::translate::Model;
 use apply::Applier;
 use owned::Owned;
@@ -49,15 +50,11 @@ impl Deployer {
         }
         let mut leading = self.leading.clone();
         loop {
-            let gained = async { leading.wait_for(|leading| *leading).await.is_ok() };
-            tokio::select! {
-                _ = drain.signaled() => return,
-                gained = gained => if !gained { return },
+            if !lead::becomes(true, &mut leading, &mut drain).await {
+                return;
             }
-            let lost = async { leading.wait_for(|leading| !*leading).await.is_ok() };
             tokio::select! {
-                _ = drain.signaled() => return,
-                lost = lost => if !lost { return },
+                goes_on = lead::becomes(false, &mut leading, &mut drain) => if !goes_on { return },
                 () = self.term() => return,
             }
         }

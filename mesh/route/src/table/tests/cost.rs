@@ -56,15 +56,3 @@ fn ten_thousand_entries_cost_about_what_ten_cost() {
         assert!(found < RATIO_MAX, "{name}: {found:.1} times");
     }
 }
-
-/// Run by hand in a release build, to see the numbers: `cargo test --release -p mesh-route -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints numbers; timing is no verdict"]
-fn print_the_cost_of_a_lookup() {
-    for n in [10, 1_000, 10_000] {
-        let table = entries((0..n).map(|n| below(&format!("/service-{n}/api"))).collect());
-        let calls: Vec<Call> = (0..8).map(|k| get(format!("/service-{}/api/items/7", k * n / 8))).collect();
-        let each = quickest(&table, &calls) / (8 * LOOKUPS);
-        println!("{n} entries: {each:?}");
-    }
-}
