@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::objects::{PodId, Size};
+use crate::wait::eventually;
 
 /// The API server, listening on loopback.
 pub struct Cluster {
@@ -79,14 +81,24 @@ impl Cluster {
         self.server.client()
     }
 
-    /// Refuses connections and ends those that are open.
-    pub async fn stop(&self) {
+    /// Refuses connections and ends those that are open: after this nobody hears of a change.
+    ///
+    /// # Errors
+    /// Somebody still watches.
+    pub async fn stop(&self) -> Result<()> {
         let task = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             task.abort();
             // Cancelled, as it should be.
             let _ = task.await;
         }
+        // Tasks of connections are only told to end; until they have, they still tell of changes.
+        eventually("connections have ended", STOP, async || {
+            let open = self.faults().open_watches();
+            ensure!(open == 0, "{open} watches are open");
+            Ok(())
+        })
+        .await
     }
 
     /// Serves again, under the same address.
@@ -278,4 +290,5 @@ pub fn policies() -> ResourceKey {
 /// Namespace of the control plane.
 pub const SYSTEM: &str = "istio-system";
 const ZTUNNEL: &str = "ztunnel";
+const STOP: Duration = Duration::from_secs(5);
 const AUDIENCE: &str = "istio-ca";

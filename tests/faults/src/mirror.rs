@@ -28,11 +28,22 @@ pub struct Known {
     pub streams: u64,
 }
 
+/// Type and name of a resource, and the version on either side, if it is there.
+pub type Difference<'a> = (&'a (String, String), Option<&'a String>, Option<&'a String>);
+
 impl Known {
     /// The version of a resource, whatever its type.
     #[must_use]
     pub fn version(&self, name: &str) -> Option<&str> {
         self.resources.iter().find(|((_, known), _)| known == name).map(|(_, version)| version.as_str())
+    }
+
+    /// Type, name and both versions of what is not the same in both.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Difference<'a>> {
+        let ours = self.resources.iter().map(|(key, version)| (key, Some(version), other.resources.get(key)));
+        let more = other.resources.iter().filter(|(key, _)| !self.resources.contains_key(*key));
+        let theirs = more.map(|(key, version)| (key, None, Some(version)));
+        ours.chain(theirs).filter(|(_, ours, theirs)| ours != theirs)
     }
 }
 
