@@ -68,7 +68,7 @@ pub(crate) async fn find(client: &Client, default_namespace: &str, target: Optio
         }
     }
     if matches!(kind, Kind::Gateway | Kind::Any) {
-        let pods = list(client, namespace, &format!("{GATEWAY_NAME}={name}")).await?;
+        let pods = pods_of(client, namespace, name).await?;
         if !pods.is_empty() {
             return one_of(pods);
         }
@@ -82,6 +82,24 @@ pub(crate) async fn find(client: &Client, default_namespace: &str, target: Optio
         return one_of(pods);
     }
     Err(missing(client, &named).await)
+}
+
+/// Pods of a Gateway, by the label that names it. Where its name is too long for a label, by the Deployment that it owns.
+async fn pods_of(client: &Client, namespace: &str, gateway: &str) -> Result<Vec<Pod>> {
+    if gateway.len() <= LABEL_MAX {
+        return list(client, namespace, &format!("{GATEWAY_NAME}={gateway}")).await;
+    }
+    let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
+    let labelled = ListParams::default().labels(GATEWAY_NAME);
+    let all = deployments.list(&labelled).await.context("listing deployments of gateways")?.items;
+    match all.into_iter().find(|one| is_owned(one, gateway)).and_then(|one| one.spec) {
+        Some(spec) => list(client, namespace, &selector(&spec.selector.match_labels.unwrap_or_default())).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+fn is_owned(deployment: &Deployment, gateway: &str) -> bool {
+    deployment.owner_references().iter().any(|owner| owner.kind == "Gateway" && owner.name == gateway)
 }
 
 async fn only(client: &Client, namespace: &str) -> Result<Pod> {
@@ -158,8 +176,13 @@ fn selector(labels: &BTreeMap<String, String>) -> String {
 /// Names the Gateway that a pod is of.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
+/// Longest value of a label.
+pub(crate) const LABEL_MAX: usize = 63;
+
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
 
     #[test]
@@ -182,6 +205,18 @@ mod tests {
         pod.metadata.namespace = Some("demo".into());
         pod.metadata.labels = Some(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
         pod
+    }
+
+    #[test]
+    fn a_gateway_whose_name_fits_no_label_is_found_by_what_it_owns() {
+        let long = "x".repeat(64);
+        let mut deployment = Deployment::default();
+        assert!(!is_owned(&deployment, &long));
+        let owner = |kind: &str| OwnerReference { kind: kind.into(), name: long.clone(), ..OwnerReference::default() };
+        deployment.metadata.owner_references = Some(vec![owner("ReplicaSet")]);
+        assert!(!is_owned(&deployment, &long));
+        deployment.metadata.owner_references = Some(vec![owner("ReplicaSet"), owner("Gateway")]);
+        assert!(is_owned(&deployment, &long) && !is_owned(&deployment, &"x".repeat(65)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use mesh_api::labels;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::gateway_pod::LABEL_MAX;
 use crate::output::{self, Format};
 
 /// Adds, lists and removes waypoints: the layer-7 proxies of a namespace or a service.
@@ -80,6 +81,10 @@ impl Waypoint {
         let name = if self.name.is_empty() { DEFAULT_NAME } else { self.name.as_str() };
         ensure!(name != "none", "--name none: the name is reserved, it means no waypoint; choose another");
         match self.command {
+            Command::Generate(_) | Command::Apply(_) => can_be_named(name)?,
+            Command::Delete(_) | Command::List(_) | Command::Status(_) => {}
+        }
+        match self.command {
             Command::Generate(shape) => {
                 output::machine(Format::Yaml, &gateway(cluster.namespace.as_deref(), name, &shape))
             }
@@ -100,6 +105,18 @@ impl Traffic {
             Self::None => "none",
         }
     }
+}
+
+/// Whether services and namespaces can ask for a waypoint of that name.
+fn can_be_named(name: &str) -> Result<()> {
+    let length = name.len();
+    ensure!(
+        length <= LABEL_MAX,
+        "--name {name}: {length} characters are too many, the label {} that names a waypoint takes {LABEL_MAX}; choose a \
+         shorter name",
+        labels::USE_WAYPOINT
+    );
+    Ok(())
 }
 
 /// The Gateway that makes a waypoint.
@@ -263,6 +280,13 @@ mod tests {
             full["metadata"],
             json!({"name": "gate", "namespace": "shop", "labels": {"istio.io/waypoint-for": "all", "istio.io/rev": "next"}})
         );
+    }
+
+    #[test]
+    fn a_waypoint_that_no_label_can_name_is_not_made() {
+        assert!(can_be_named(&"x".repeat(63)).is_ok());
+        let error = can_be_named(&"x".repeat(64)).unwrap_err().to_string();
+        assert!(error.contains("64 characters") && error.contains("istio.io/use-waypoint"), "{error}");
     }
 
     #[test]

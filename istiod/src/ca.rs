@@ -1,5 +1,6 @@
 //! The certificate authority: who gets a certificate for which identity, and the keys behind it.
 
+pub mod anchors;
 pub mod authority;
 pub mod impersonation;
 pub mod material;

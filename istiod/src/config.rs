@@ -106,6 +106,10 @@ pub struct Config {
     /// Blocks to allocate addresses of ServiceEntries from; none where it is off. `PILOT_ENABLE_IP_AUTOALLOCATE`,
     /// `PILOT_IP_AUTOALLOCATE_IPV4_PREFIX`, `PILOT_IP_AUTOALLOCATE_IPV6_PREFIX`.
     pub address_pools: Option<Pools>,
+    /// Whether workloads that are no pods can register themselves. `PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION`.
+    pub registration: bool,
+    /// How long the entry of such a workload stays after it left. `PILOT_WORKLOAD_ENTRY_GRACE_PERIOD`.
+    pub registration_grace: Duration,
     /// Whether other clusters and networks are part of the mesh. `AMBIENT_ENABLE_MULTI_NETWORK`.
     pub multi_network: bool,
     /// How long another cluster may keep us from starting. `PILOT_REMOTE_CLUSTER_TIMEOUT`.
@@ -192,6 +196,8 @@ impl Config {
             entries_select_pods: read.bool("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS", true),
             services_select_workload_entries: read.bool("PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES", true),
             address_pools: read.address_pools(),
+            registration: read.bool("PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION", true),
+            registration_grace: read.duration("PILOT_WORKLOAD_ENTRY_GRACE_PERIOD", "10s"),
             multi_network: read.bool("AMBIENT_ENABLE_MULTI_NETWORK", false),
             remote_cluster_timeout: read.duration("PILOT_REMOTE_CLUSTER_TIMEOUT", "30s"),
             debug_on_http: read.bool("ENABLE_DEBUG_ON_HTTP", true),

@@ -2,4 +2,8 @@
 
 pub mod http;
 mod pages;
+mod sheet;
+mod turns;
 pub mod view;
+
+pub use turns::Turns;

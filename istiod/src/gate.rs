@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use mesh_wire::discovery::Node;
 use mesh_wire::meltemi;
-use mesh_xds::server::Gatekeeper;
+use mesh_xds::server::{Attendant, Gatekeeper};
 use prost_types::value::Kind;
 use tokio::time::Instant;
 use tonic::Status;
@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::auth::{Authenticator, Caller, Credentials, TokenReviewer};
 use crate::ca::service::unauthenticated;
 use crate::listen::Peer;
+use crate::registration::{Claim, Refusal, Registry};
 use crate::world::Promises;
 
 /// Admits streams to one listener.
@@ -29,6 +30,8 @@ pub struct Gate<R> {
     pub limiter: Arc<RateLimiter>,
     /// Which promises hold at the moment.
     pub promises: CurrentPromises,
+    /// Who registers workloads that are no pods; none where nobody is registered.
+    pub workloads: Option<Arc<Registry>>,
 }
 
 /// Tells which promises hold at the moment.
@@ -104,6 +107,16 @@ impl<R: TokenReviewer> Gatekeeper for Gate<R> {
             }),
             _ => Ok(()),
         }
+    }
+
+    async fn attend(&self, caller: &Option<Caller>, node: &Node) -> Result<Option<Box<dyn Attendant>>, Status> {
+        let claimed = NodeId::parse(node).map_err(Status::invalid_argument)?;
+        let registered = match &self.workloads {
+            Some(workloads) => workloads.register(caller.as_ref(), node, &claimed.namespace).await,
+            None if Claim::of(node, &claimed.namespace)?.is_some() => Err(Refusal::Off),
+            None => Ok(None),
+        };
+        Ok(registered?.map(|attendance| Box::new(attendance) as Box<dyn Attendant>))
     }
 }
 
@@ -253,6 +266,7 @@ mod tests {
             identity_check: true,
             limiter: Arc::new(RateLimiter::new(1)),
             promises: CurrentPromises::default(),
+            workloads: None,
         };
         let caller = |cluster: Option<&str>| {
             let cluster = cluster.map(Arc::from);

@@ -2,6 +2,7 @@
 
 mod crowd;
 pub(crate) mod guard;
+pub(crate) mod hurry;
 mod peer;
 
 use std::collections::HashMap;
@@ -43,6 +44,9 @@ pub struct Bounds {
     pub strangers: usize,
     /// Those of one address (of IPv6, of one /64).
     pub strangers_per_source: usize,
+    /// Whether an address that has its share gives up its oldest connection for a new one. Otherwise the new one is
+    /// closed.
+    pub newest_first: bool,
     /// How long a handshake may take.
     pub handshake: Duration,
     /// How long a peer may stay unknown; for ever where its requests do not say who it is.
@@ -55,8 +59,25 @@ impl Default for Bounds {
             connections: 16_384,
             strangers: 1_024,
             strangers_per_source: 128,
+            newest_first: false,
             handshake: Duration::from_secs(10),
             patience: Some(Duration::from_secs(30)),
+        }
+    }
+}
+
+impl Bounds {
+    /// For a port that is open to everybody, where nobody ever becomes known. Whoever comes gets a place: the readiness
+    /// probe too, whatever others of its address or of all addresses keep open.
+    pub fn open() -> Self {
+        Self {
+            // More than strangers: who made room takes a moment to go.
+            connections: 1_024,
+            strangers: 256,
+            strangers_per_source: 32,
+            newest_first: true,
+            patience: None,
+            ..Self::default()
         }
     }
 }
@@ -95,7 +116,7 @@ pub(crate) struct Place {
 impl Door {
     /// Nobody has come yet.
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        let crowd = Crowd::new(bounds.strangers, bounds.strangers_per_source);
+        let crowd = Crowd::new(&bounds);
         Arc::new(Self {
             connections: Arc::new(Semaphore::new(bounds.connections)),
             strangers: Mutex::new(Strangers { crowd, evictions: HashMap::new() }),
@@ -141,6 +162,7 @@ mod tests {
         connections: 4,
         strangers: 3,
         strangers_per_source: 2,
+        newest_first: false,
         handshake: Duration::from_secs(1),
         patience: None,
     };

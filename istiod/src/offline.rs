@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use crate::auth::{Attempts, AuthError, Authenticator, TokenReviewer};
 use crate::config::Config;
 use crate::config::mesh::MeshReport;
+use crate::debug::Turns;
 use crate::debug::http::{self, DebugState};
 use crate::gate::{Gate, RateLimiter};
 use crate::listen::{self, Bounds};
@@ -39,6 +40,7 @@ use crate::world::{Change, Kind};
 pub async fn run(config: Arc<Config>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let (signal, watch) = drain::channel();
     let plane = Plane::new(&config)?;
+    plane.supervisor.spawn("memory", crate::memory::run(watch.clone()));
     plane.serve_http(&config, &watch).await?;
     plane.serve_grpc(&config, watch).await?;
     tokio::select! {
@@ -65,6 +67,7 @@ struct Plane {
 impl Plane {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let registry = Registry::new();
+        mesh_process::register(&registry);
         let metrics = Arc::new(Metrics::new(&registry));
         let readiness = Readiness::new();
         let supervisor = Supervisor::new();
@@ -79,7 +82,8 @@ impl Plane {
         let (changes, receiver) = mpsc::channel(CHANGES_MAX);
         let dir = config.config_dir.clone().context("without a cluster --configDir is needed")?;
         let revision = config.revision.as_str().into();
-        let files = Files { dir, kinds: &Kind::ALL, revision, changes, metrics: metrics.clone() };
+        let files =
+            Files { dir, kinds: &Kind::ALL, revision, changes, metrics: metrics.clone(), readiness: readiness.clone() };
         files.check().context("--configDir")?;
         tracing::warn!(dir = %files.dir.display(), "no cluster: objects are read from files, and nobody is authenticated");
         supervisor.spawn("files", files.run());
@@ -120,6 +124,7 @@ impl Plane {
             namespace: config.namespace.as_str().into(),
             clusters: None,
             simulations: Arc::new(Semaphore::new(1)),
+            turns: Turns::default(),
             mesh_report: self.mesh_report.clone(),
             warnings: config.warnings.clone(),
             unsafe_admin: config.unsafe_admin,
@@ -129,9 +134,8 @@ impl Plane {
         for (name, addr, router) in
             [("readiness", &config.http_addr, ready), ("monitoring", &config.monitoring_addr, monitoring)]
         {
-            let (listener, mut drain) = (listen::bind(addr).await?, drain.clone());
-            let server = mesh_telemetry::http::serve(listener, router, async move { drain.signaled().await });
-            self.supervisor.spawn(name, server);
+            let server = HttpServer::open(name, listen::bind(addr).await?, router);
+            self.supervisor.spawn(name, server.run(drain.clone()));
         }
         Ok(())
     }
@@ -142,6 +146,7 @@ impl Plane {
             identity_check: false,
             limiter: Arc::new(RateLimiter::new(config.streams_per_second)),
             promises: promises(&self.model),
+            workloads: None,
         };
         let addr = config.grpc_addr.as_deref().unwrap_or(GRPC_ADDR);
         tracing::warn!(addr, "xDS is served in plain text and to anybody");
@@ -149,6 +154,7 @@ impl Plane {
             name: "plain-text gRPC",
             listener: listen::bind(addr).await?,
             tls: None,
+            clients: None,
             plain_http2: true,
             bounds: Bounds::default(),
             keepalive: config.keepalive,

@@ -110,7 +110,7 @@ impl RootDistributor {
         let authority = self.authority.borrow_and_update();
         let Channels { roots, revocations } = self.channels;
         Wanted {
-            roots: roots.then(|| authority.roots_pem().to_owned()),
+            roots: roots.then(|| authority.bundle_pem()),
             revocations: authority.crl_pem().filter(|_| revocations).map(str::to_owned),
         }
     }

@@ -1,43 +1,40 @@
 //! Puts the control plane together and takes it apart again.
 
+mod ports;
+mod registering;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use axum::Router;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::Api;
 use mesh_core::drain::{self, DrainWatch};
 use mesh_telemetry::metrics::Registry;
 use mesh_telemetry::ready::Readiness;
-use mesh_wire::ca::istio_certificate_service_server::IstioCertificateServiceServer;
-use mesh_xds::server::{AdsService, Hub, HubOptions};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tonic::service::Routes;
+use mesh_xds::server::{Hub, HubOptions};
+use tokio::sync::{mpsc, watch};
 
 use crate::allocate::Allocator;
-use crate::auth::certificate::{self, ClientCertificates};
+use crate::auth::certificate;
 use crate::auth::cluster::Reviewers;
 use crate::auth::{Attempts, Authenticator, TrustDomains};
+use crate::ca::anchors::Anchors;
 use crate::ca::rotation::{Rotation, Source};
-use crate::ca::service::{CaSettings, CertificateService};
 use crate::ca::serving::{Serving, dns_names};
 use crate::ca::{Authority, CurrentAuthority, material, self_signed};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::config::mesh::MeshReport;
-use crate::debug::http::{self, DebugState};
-use crate::gate::{CurrentPromises, Gate, RateLimiter};
+use crate::gate::CurrentPromises;
 use crate::gateway::{ClassKeeper, Deployer};
 use crate::lead::Election;
-use crate::listen::{self, Bounds};
 use crate::metrics::{HubMetrics, Metrics};
 use crate::publish::{Publisher, TYPES};
+use crate::registration;
 use crate::roots::{Channels, RootDistributor};
-use crate::serve::HttpServer;
 use crate::source::files::Files;
 use crate::source::materials::Materials;
 use crate::source::mesh::Told;
@@ -48,8 +45,6 @@ use crate::status::{Feed, StatusWriter};
 use crate::supervise::Supervisor;
 use crate::translate::Model;
 use crate::trust_bundle::{self, TrustBundle};
-use crate::webhook::registration::Registrar;
-use crate::webhook::{self, Webhook, WebhookMetrics};
 use crate::world::{Change, Kind, MeshSettings};
 
 /// Runs the control plane until `stop` resolves, then drains it.
@@ -63,6 +58,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     }
     let client = Client::try_default().await.context("connecting to the API server")?;
     let registry = Registry::new();
+    mesh_process::register(&registry);
     let told = Told { metrics: Arc::new(Metrics::new(&registry)), report: MeshReport::default() };
     let settings = mesh::initial(&client, &config, &told).await.context("reading the mesh configuration")?;
     let (signal, watch) = drain::channel();
@@ -74,6 +70,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     plane.serve_grpc(&serving, authority.clone()).await?;
     plane.serve_webhooks(&serving, authority.clone()).await?;
     plane.control(authority).await.context("starting the writers")?;
+    plane.supervisor.spawn("memory", crate::memory::run(watch.clone()));
     plane.supervisor.spawn("serving certificate", serving.run(watch));
     tokio::select! {
         () = stop => {}
@@ -119,6 +116,8 @@ struct Plane {
     statuses: Arc<Feed>,
     authenticator: Arc<Authenticator<Reviewers>>,
     clusters: Option<Clusters>,
+    /// Workloads that register themselves.
+    workloads: Option<Arc<registration::Registry>>,
     supervisor: Supervisor,
     /// Changes with every publication.
     publications: watch::Receiver<()>,
@@ -187,6 +186,7 @@ impl Plane {
             attempts: Attempts::default(),
         });
         Self {
+            workloads: registering::registry(&config, &model, &registry),
             config,
             client,
             drain,
@@ -219,7 +219,10 @@ impl Plane {
         };
         let authority = Authority::new(&current)?;
         tracing::info!(?source, "certificate authority is ready");
-        let (sender, receiver) = watch::channel(Arc::new(authority));
+        let (sender, own) = watch::channel(Arc::new(authority));
+        let mut anchors = Anchors { own, model: self.model.clone(), publications: self.publications.clone() };
+        let (joined, receiver) = watch::channel(anchors.current());
+        self.supervisor.spawn("trust anchors", anchors.run(joined, self.drain.clone()));
         self.supervisor
             .spawn("ends of certificates", watch_ends(receiver.clone(), self.metrics.clone(), self.drain.clone()));
         let rotation = Rotation { source, current, multi_root: config.multi_root, authority: sender };
@@ -229,116 +232,6 @@ impl Plane {
 
     fn settings(&self) -> Arc<MeshSettings> {
         self.model.read().unwrap_or_else(PoisonError::into_inner).world().settings().clone()
-    }
-
-    async fn serve_http(&self) -> anyhow::Result<()> {
-        let debug = http::debug(Arc::new(DebugState {
-            hub: self.hub.clone(),
-            model: self.model.clone(),
-            authenticator: self.authenticator.clone(),
-            namespace: self.config.namespace.as_str().into(),
-            clusters: self.clusters.clone(),
-            simulations: Arc::new(Semaphore::new(1)),
-            mesh_report: self.mesh_report.clone(),
-            warnings: self.config.warnings.clone(),
-            unsafe_admin: self.config.unsafe_admin,
-        }));
-        let mut readiness = http::ready(self.readiness.clone());
-        if self.config.debug_on_http {
-            readiness = readiness.merge(debug.clone());
-        }
-        let monitoring = self.registry.router().merge(http::version()).merge(debug);
-        self.serve_router("readiness", listen::bind(&self.config.http_addr).await?, readiness);
-        self.serve_router("monitoring", listen::bind(&self.config.monitoring_addr).await?, monitoring);
-        Ok(())
-    }
-
-    fn serve_router(&self, name: &'static str, listener: TcpListener, router: Router) {
-        let mut drain = self.drain.clone();
-        let server = mesh_telemetry::http::serve(listener, router, async move { drain.signaled().await });
-        self.supervisor.spawn(name, server);
-    }
-
-    async fn serve_grpc(&self, serving: &Serving, authority: CurrentAuthority) -> anyhow::Result<()> {
-        let limiter = Arc::new(RateLimiter::new(self.config.streams_per_second));
-        let authenticated = Gate {
-            authenticator: self.config.xds_auth.then(|| self.authenticator.clone()),
-            identity_check: self.config.identity_check,
-            limiter: limiter.clone(),
-            promises: promises(&self.model),
-        };
-        let clients = ClientCertificates::new(authority.clone())?;
-        let certificates = IstioCertificateServiceServer::new(CertificateService::new(
-            self.authenticator.clone(),
-            Cluster(self.client.clone()),
-            self.model.clone(),
-            authority,
-            CaSettings {
-                trusted_node_accounts: self.config.trusted_node_accounts.clone(),
-                lifetimes: self.config.lifetimes,
-            },
-            self.metrics.clone(),
-        ))
-        .max_decoding_message_size(CERTIFICATE_REQUEST_BYTES_MAX);
-        let ads = AdsService::new(self.hub.clone(), Arc::new(authenticated));
-        let routes = Routes::new(ads).add_service(certificates.clone());
-        let listener = listen::bind(&self.config.secure_grpc_addr).await?;
-        let tls = Arc::new(serving.server_config_for(Arc::new(clients))?);
-        self.serve_http2("secure gRPC", listener, Some(tls), routes);
-        if let Some(addr) = &self.config.grpc_addr {
-            let listener = listen::bind(addr).await?;
-            tracing::warn!(addr, "xDS is served in plain text and to anybody");
-            let open = Gate::<Cluster> {
-                authenticator: None,
-                identity_check: false,
-                limiter,
-                promises: promises(&self.model),
-            };
-            let ads = AdsService::new(self.hub.clone(), Arc::new(open));
-            self.serve_http2("plain-text gRPC", listener, None, Routes::new(ads).add_service(certificates));
-        }
-        Ok(())
-    }
-
-    fn serve_http2(
-        &self,
-        name: &'static str,
-        listener: TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
-        routes: Routes,
-    ) {
-        let server = HttpServer {
-            name,
-            listener,
-            tls,
-            plain_http2: true,
-            bounds: Bounds::default(),
-            keepalive: self.config.keepalive,
-            max_age: self.config.max_connection_age,
-            router: routes.prepare().into_axum_router(),
-        };
-        self.supervisor.spawn(name, server.run(self.drain.clone()));
-    }
-
-    /// Serves admission, and keeps the API server asking for it.
-    async fn serve_webhooks(&self, serving: &Serving, authority: CurrentAuthority) -> anyhow::Result<()> {
-        let Some(addr) = &self.config.https_addr else { return Ok(()) };
-        let starting = self.readiness.register("validation");
-        let metrics = Arc::new(WebhookMetrics::new(&self.registry));
-        let (listener, tls) = (listen::bind(addr).await?, serving.webhook_config()?);
-        let webhook = Arc::new(Webhook::following(self.model.clone(), metrics.clone()));
-        let server = webhook::serve(listener, tls, webhook, webhook::Limits::default(), self.drain.clone());
-        self.supervisor.spawn("webhooks", server);
-        let registrar = Registrar {
-            client: self.client.clone(),
-            authority,
-            revision: self.config.revision.clone(),
-            namespace: self.config.namespace.clone(),
-            metrics,
-        };
-        self.supervisor.spawn("webhook registration", registrar.run(self.drain.clone()));
-        starting.done();
-        Ok(())
     }
 
     /// Starts the writers.
@@ -365,6 +258,7 @@ impl Plane {
             };
             self.supervisor.spawn("address allocator", allocator.run(self.drain.clone()));
         }
+        self.register_workloads();
         if !from_files {
             self.gateways();
         }
@@ -440,10 +334,11 @@ fn start_reading(config: &Config, sources: &Sources) {
     sources.watch_core();
     let files = Files {
         dir: dir.clone(),
-        kinds: &Kind::DEFINED,
+        kinds: Kind::DEFINED,
         revision: sources.revision.clone(),
         changes: sources.changes.clone(),
         metrics: sources.metrics.clone(),
+        readiness: sources.readiness.clone(),
     };
     sources.supervisor.spawn("files", files.run());
 }
@@ -500,8 +395,6 @@ async fn watch_ends(mut authority: CurrentAuthority, metrics: Arc<Metrics>, mut 
 const ENDS: Duration = Duration::from_secs(60);
 /// Changes that wait for the model; sources wait when it is full.
 pub(crate) const CHANGES_MAX: usize = 1024;
-/// A certificate request has some 500 bytes of PEM and a few of metadata.
-const CERTIFICATE_REQUEST_BYTES_MAX: usize = 24 << 10;
 /// Lock of whoever writes root certificates.
 const NAMESPACE_LOCK: &str = "istio-namespace-controller-election";
 /// Lock of whoever writes the trust bundle.

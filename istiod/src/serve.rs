@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  accept -> handshake -> stranger --authenticated--> known --age, drain--> closing -> closed
-//!     |          |            |                                                          ^
+//!     |          |            |                         |                                ^
 //!     +----------+------------+--- crowded out, too slow, too many frames ---------------+
+//!                                                       +--- certificate ended, revoked --+
 //! ```
 
 #[cfg(test)]
@@ -27,8 +28,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::certificate;
+use crate::auth::certificate::{self, ClientCertificates, Shown};
 use crate::listen::guard::Guard;
+use crate::listen::hurry::Hurried;
 use crate::listen::{Admission, Bounds, Door, Peer};
 
 /// One port. Handlers find `Arc<Peer>` and `ConnectInfo<SocketAddr>` among the extensions of a request.
@@ -40,11 +42,14 @@ pub struct HttpServer {
     pub listener: TcpListener,
     /// TLS in front; none in plain text. Its protocols (ALPN) decide what is spoken: HTTP/1.1 unless `h2`.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Judges certificates again for as long as connections are open; the handshake is the affair of `tls`.
+    pub clients: Option<Arc<ClientCertificates>>,
     /// Whether plain text, which has no ALPN, is HTTP/2.
     pub plain_http2: bool,
     /// What connections may cost.
     pub bounds: Bounds,
-    /// Pings on idle HTTP/2 connections, and how long an answer may take.
+    /// Pings on idle HTTP/2 connections, and how long an answer may take. HTTP/1.1 has no pings: its clients may take
+    /// nothing of what is written to them for as long as that.
     pub keepalive: (Duration, Duration),
     /// Connections are closed in an orderly way after about this time, so that clients spread over replicas.
     pub max_age: Option<Duration>,
@@ -53,12 +58,28 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
+    /// A port for probes, scrapers and people: HTTP/1.1 in plain text, open to everybody. Nobody keeps the others out, and
+    /// nobody stays.
+    pub fn open(name: &'static str, listener: TcpListener, router: Router) -> Self {
+        Self {
+            name,
+            listener,
+            tls: None,
+            clients: None,
+            plain_http2: false,
+            bounds: Bounds::open(),
+            keepalive: (WRITE_WAIT, WRITE_WAIT),
+            max_age: Some(OPEN_AGE),
+            router,
+        }
+    }
+
     /// Serves until the drain starts, then until every connection has ended; the drain waits for that.
     pub async fn run(self, mut drain: DrainWatch) {
-        let Self { name, listener, tls, plain_http2, bounds, keepalive, max_age, router } = self;
+        let Self { name, listener, tls, clients, plain_http2, bounds, keepalive, max_age, router } = self;
         let door = Door::new(bounds);
         let acceptor = tls.map(TlsAcceptor::from);
-        let port = Arc::new(Port { name, acceptor, plain_http2, bounds, keepalive, max_age, router });
+        let port = Arc::new(Port { name, acceptor, clients, plain_http2, bounds, keepalive, max_age, router });
         loop {
             let accepted = tokio::select! {
                 _ = drain.signaled() => break,
@@ -86,6 +107,7 @@ impl HttpServer {
 struct Port {
     name: &'static str,
     acceptor: Option<TlsAcceptor>,
+    clients: Option<Arc<ClientCertificates>>,
     plain_http2: bool,
     bounds: Bounds,
     keepalive: (Duration, Duration),
@@ -101,7 +123,7 @@ impl Port {
         let evicted = place.evicted();
         let Some(acceptor) = &self.acceptor else {
             let peer = Peer::new(addr, None, Some(place));
-            return self.serve(tcp, peer, &evicted, self.plain_http2, drain).await;
+            return self.serve(tcp, peer, &evicted, self.plain_http2, self.life(None, drain)).await;
         };
         let handshake = tokio::time::timeout(self.bounds.handshake, acceptor.accept(tcp));
         let tls = tokio::select! {
@@ -113,26 +135,32 @@ impl Port {
             () = evicted.notified() => return tracing::debug!(%addr, name = self.name, "crowded out in its handshake"),
         };
         let session = tls.get_ref().1;
-        let identity: Option<Identity> = session.peer_certificates().and_then(certificate::identity);
+        let chain = session.peer_certificates();
+        let identity: Option<Identity> = chain.and_then(certificate::identity);
+        let shown = self.clients.as_ref().zip(chain).map(|(clients, chain)| Shown::new(clients.clone(), chain));
         let http2 = session.alpn_protocol() == Some(b"h2");
         let peer = Peer::new(addr, identity, Some(place));
-        self.serve(tls, peer, &evicted, http2, drain).await;
+        self.serve(tls, peer, &evicted, http2, self.life(shown, drain)).await;
     }
 
-    async fn serve<T>(&self, io: T, peer: Arc<Peer>, evicted: &Notify, http2: bool, drain: DrainWatch)
+    fn life(&self, shown: Option<Shown>, drain: DrainWatch) -> Life {
+        Life::new(self.bounds.patience, self.max_age, shown, drain)
+    }
+
+    async fn serve<T>(&self, io: T, peer: Arc<Peer>, evicted: &Notify, http2: bool, life: Life)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router.clone().layer(Extension(peer.clone())).layer(Extension(ConnectInfo(peer.addr())));
         let service = TowerToHyperService::new(router);
         let builder = self.builder(http2);
-        let life = Life::new(self.bounds.patience, self.max_age, drain);
         let ended = if http2 {
             let io = TokioIo::new(Guard::new(io, peer.clone()));
             let connection = builder.serve_connection(io, service);
             life.follow(connection, |one| one.graceful_shutdown(), &peer, evicted).await
         } else {
-            let connection = builder.serve_connection(TokioIo::new(io), service);
+            let io = TokioIo::new(Hurried::new(io, self.keepalive.1));
+            let connection = builder.serve_connection(io, service);
             life.follow(connection, |one| one.graceful_shutdown(), &peer, evicted).await
         };
         if let Err(reason) = ended {
@@ -159,6 +187,7 @@ impl Port {
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX);
         builder
@@ -169,15 +198,16 @@ impl Port {
 struct Life {
     stranger_until: Option<Instant>,
     close_at: Option<Instant>,
+    shown: Option<Shown>,
     drain: DrainWatch,
 }
 
 impl Life {
-    fn new(patience: Option<Duration>, max_age: Option<Duration>, drain: DrainWatch) -> Self {
+    fn new(patience: Option<Duration>, max_age: Option<Duration>, shown: Option<Shown>, drain: DrainWatch) -> Self {
         let now = Instant::now();
         // Jitter, so that proxies which came together do not leave together.
         let age = max_age.map(|age| age.mul_f64(rand::random_range(AGE_JITTER)));
-        Self { stranger_until: patience.map(|time| now + time), close_at: age.map(|age| now + age), drain }
+        Self { stranger_until: patience.map(|time| now + time), close_at: age.map(|age| now + age), shown, drain }
     }
 
     /// Drives a connection to its end; says why it was cut, if it was.
@@ -192,7 +222,8 @@ impl Life {
         C: Future<Output = Result<(), E>>,
         E: std::fmt::Display,
     {
-        let Self { stranger_until, close_at, mut drain } = self;
+        let Self { stranger_until, close_at, shown, mut drain } = self;
+        let mut refused = pin!(refused(shown));
         let mut cut = drain.clone();
         let mut connection = pin!(connection);
         let mut closing: Option<Instant> = None;
@@ -202,6 +233,11 @@ impl Life {
                 ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
                 () = evicted.notified(), if stranger => return Err("crowded out".to_owned()),
                 () = at(stranger_until), if stranger => return Err("did not say who it is".to_owned()),
+                reason = refused.as_mut() => {
+                    let identity = peer.identity().map(ToString::to_string);
+                    tracing::info!(addr = %peer.addr(), identity, %reason, "connection cut: its certificate no longer counts");
+                    return Err(reason.to_string());
+                }
                 () = peer.became_known.notified(), if stranger => {}
                 () = at(close_at), if closing.is_none() => {
                     close(connection.as_mut());
@@ -219,6 +255,14 @@ impl Life {
     }
 }
 
+/// Waits until the certificate that was shown does not count any more.
+async fn refused(shown: Option<Shown>) -> rustls::Error {
+    match shown {
+        Some(shown) => shown.refused().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when).await,
@@ -228,6 +272,10 @@ async fn at(when: Option<Instant>) {
 
 /// After a failed accept, so that running out of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client of an open port may take nothing of an answer.
+const WRITE_WAIT: Duration = Duration::from_secs(20);
+/// Age of a connection to an open port: time for the largest page over a slow line.
+const OPEN_AGE: Duration = Duration::from_secs(300);
 /// How long the head of an HTTP/1.1 request may take.
 const HEADER_READ: Duration = Duration::from_secs(5);
 /// Head of an HTTP/1.1 request.
@@ -240,6 +288,9 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// Of all bodies of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+/// Bytes of a response that are made before the peer has taken those before them. With a thousand proxies that come at
+/// once, this is what each of them costs until it has everything.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Streams that the peer reset before we saw them.
 const UNSEEN_RESETS_MAX: usize = 32;
 /// Streams that we reset because of the peer's mistakes.

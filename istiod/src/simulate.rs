@@ -255,7 +255,9 @@ fn judged(kind: Kind, object: &DynamicObject, model: &Model) -> Option<Verdict> 
 fn notes(after: &Model, touched: &BTreeSet<(Kind, NamespacedName)>) -> Vec<String> {
     let mut notes = Vec::new();
     for (kind, key) in touched {
-        let statuses = conditions::of(after.world(), *kind, key, None).into_iter().filter_map(|(_, status)| status);
+        let statuses = conditions::of(after.world(), after.layer7().remarks(), (*kind, key), None)
+            .into_iter()
+            .filter_map(|(_, status)| status);
         let remarkable = statuses.flat_map(|one| one.conditions).filter(|one| one.reason != REASON_ACCEPTED);
         notes.extend(remarkable.map(|one| format!("{} {key}: {}", kind.name(), one.message)));
     }

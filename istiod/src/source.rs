@@ -51,7 +51,7 @@ impl Sources {
     /// Starts watching every kind; kinds of ours start when their definitions are there.
     pub fn start(&self) {
         self.watch_core();
-        self.supervisor.spawn("definitions", crds::run(self.clone(), &Kind::DEFINED));
+        self.supervisor.spawn("definitions", crds::run(self.clone(), Kind::DEFINED));
     }
 
     /// Watches these kinds, of which the second are watched when their definitions are there, until the answer is dropped.
@@ -64,8 +64,8 @@ impl Sources {
 
     /// Starts watching the kinds that every cluster has.
     pub fn watch_core(&self) {
-        for kind in [Kind::Namespace, Kind::Node, Kind::Service, Kind::Slice, Kind::Pod] {
-            self.supervisor.spawn(kind.name(), watch::run(self.clone(), kind));
+        for kind in Kind::BUILT_IN {
+            self.supervisor.spawn(kind.name(), watch::run(self.clone(), *kind));
         }
     }
 
@@ -100,6 +100,7 @@ pub fn resource(kind: Kind) -> ApiResource {
         Kind::Request => (mesh_api::security::GROUP, "requestauthentications"),
         Kind::ServiceEntry => (mesh_api::labels::NETWORKING_GROUP, "serviceentries"),
         Kind::WorkloadEntry => (mesh_api::labels::NETWORKING_GROUP, "workloadentries"),
+        Kind::WorkloadGroup => (mesh_api::labels::NETWORKING_GROUP, "workloadgroups"),
         Kind::Gateway => (mesh_api::labels::GATEWAY_GROUP, "gateways"),
         Kind::GatewayClass => (mesh_api::labels::GATEWAY_GROUP, "gatewayclasses"),
         Kind::HttpRoute => (mesh_api::labels::GATEWAY_GROUP, "httproutes"),

@@ -1,7 +1,8 @@
 //! Writes what became of objects into their status, and an Event where something is refused.
 //!
 //! Only the leader writes. Whoever becomes leader looks at everything once: what differs is written, and conditions of ours
-//! that nobody wants any more are taken away. Conditions are applied under the field managers of the reference, so that
+//! that nobody wants any more are taken away, except where the object is not ours to judge: it names another revision, or
+//! lies in a namespace that is not looked at, and then another control plane may speak there. Conditions are applied under the field managers of the reference, so that
 //! each of them owns only its own.
 
 mod apply;
@@ -22,8 +23,9 @@ use mesh_core::drain::DrainWatch;
 use tokio::sync::watch;
 
 use crate::lead;
-use crate::source::resource;
+use crate::source::{convert, resource};
 use crate::translate::{Model, ObjectStatus, StatusTarget};
+use crate::world::Kind;
 pub use feed::Feed;
 use queue::Queue;
 use refusal::Refusals;
@@ -84,6 +86,15 @@ impl Writer {
         model.statuses().get(target).cloned()
     }
 
+    /// Whether it is for us to say something of an object, and to take it back.
+    fn judges(&self, kind: Kind, object: &DynamicObject) -> bool {
+        let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
+        let world = model.world();
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        let other = convert::other_revision(kind, object, &world.settings().revision);
+        (namespace.is_empty() || world.visible(namespace)) && other.is_none_or(|named| world.is_own_revision(named))
+    }
+
     /// Makes the status say this. The object may be gone, which is fine.
     async fn write(&self, target: &StatusTarget, wanted: Option<&ObjectStatus>) -> Result<(), kube::Error> {
         match self.apply(target, wanted).await {
@@ -102,7 +113,7 @@ impl Writer {
             return self.merge(target, wanted, &api, &resource).await;
         }
         let object = api.get(&target.key.name).await?;
-        if is_current(target, wanted, &object) {
+        if is_current(target, wanted, &object) || (wanted.is_none() && !self.judges(target.kind, &object)) {
             return Ok(());
         }
         let live = apply::live(&object);
@@ -127,6 +138,9 @@ impl Writer {
         loop {
             attempt += 1;
             let object = api.get(&target.key.name).await?;
+            if wanted.is_none() && !self.judges(target.kind, &object) {
+                return Ok(());
+            }
             let live = status_of(&object);
             let Some(status) = merge::merged(target, wanted, live, Timestamp::now()) else { return Ok(()) };
             let patch = merge::patch(object.metadata.resource_version.as_deref(), status);

@@ -95,7 +95,7 @@ impl TrustBundle {
     }
 
     async fn reconcile(&mut self) -> Result<(), kube::Error> {
-        let roots = self.authority.borrow_and_update().roots_pem().to_owned();
+        let roots = self.authority.borrow_and_update().bundle_pem();
         if !*self.leading.borrow_and_update() {
             return Ok(());
         }

@@ -6,6 +6,7 @@
 mod address;
 pub mod backend_name;
 pub mod binding;
+mod census;
 pub mod change;
 pub mod entry;
 pub mod extension;
@@ -29,6 +30,7 @@ mod reach_gateway;
 mod reach_l7;
 mod reach_network;
 mod reach_waypoint;
+pub mod registered;
 mod remote;
 mod route_refs;
 pub mod settings;
@@ -46,7 +48,7 @@ pub use extension::{Demand, Extension};
 pub use gateway::{Gateway, GatewayClass, RequestAuthentication};
 pub use host::{HostKey, HostSource, Winner};
 pub use index_l7::ParentKind;
-pub use l7_settings::L7Settings;
+pub use l7_settings::{AccessLog, L7Settings};
 pub use labels::{Labels, Selector};
 pub use material::Material;
 pub use network::{NetworkGateway, NetworkGatewayAddress, NetworkGateways};
@@ -61,11 +63,12 @@ pub use query_l7::covers;
 pub(crate) use query_l7::credential_keys;
 pub use reach::Dirty;
 pub use reach_network::{EAST_WEST_CLASS, EAST_WEST_CONTROLLER};
+pub use registered::Registered;
 pub(crate) use remote::SHARED;
 pub use settings::{MeshSettings, Scope, ScopeRule, Visibility};
 pub use store::World;
 pub use target::{Target, TargetKind};
 pub use written::{
     BackendTlsPolicy, DestinationRule, GrpcRoute, HttpRoute, ListenerSet, ReferenceGrant, TcpRoute, TlsRoute,
-    TrafficPolicy, UdpRoute, VirtualService, Written,
+    TrafficPolicy, UdpRoute, VirtualService, WorkloadGroup, Written,
 };

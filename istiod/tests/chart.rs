@@ -52,6 +52,10 @@ fn every_kind_can_be_read_and_every_status_written() {
         }
     }
     assert!(may(&rules, "create", "gateway.networking.k8s.io", "gatewayclasses"));
+    // Entries of workloads that register themselves.
+    for verb in ["get", "create", "update", "delete"] {
+        assert!(may(&rules, verb, "networking.istio.io", "workloadentries"), "{verb} workloadentries");
+    }
 }
 
 #[test]

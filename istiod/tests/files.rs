@@ -26,19 +26,27 @@ impl Drop for Istiod {
     }
 }
 
-fn start(dir: &Path) -> (Istiod, String) {
+/// The process, and where it serves xDS and readiness.
+fn start(dir: &Path) -> (Istiod, String, String) {
+    start_monitored(dir, "127.0.0.1:0")
+}
+
+/// The same, with its metrics at an address.
+fn start_monitored(dir: &Path, monitoring: &str) -> (Istiod, String, String) {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let xds = free();
+    let (xds, http) = (free(), free());
     let child = Command::new(env!("CARGO_BIN_EXE_istiod"))
-        .args(["discovery", "--registries=", "--httpAddr=127.0.0.1:0", "--monitoringAddr=127.0.0.1:0"])
+        .args(["discovery", "--registries="])
+        .arg(format!("--monitoringAddr={monitoring}"))
         .arg(format!("--configDir={}", dir.display()))
         .arg(format!("--grpcAddr={xds}"))
+        .arg(format!("--httpAddr={http}"))
         .env_clear()
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    (Istiod(child), xds)
+    (Istiod(child), xds, http)
 }
 
 async fn connect(xds: &str) -> Channel {
@@ -124,7 +132,7 @@ async fn a_proxy_is_served_from_files_and_follows_their_changes() {
     std::fs::create_dir(file("apps")).unwrap();
     std::fs::write(file("apps/web.yaml"), pod("web-1", "10.0.0.1") + SERVICE).unwrap();
     std::fs::write(file("broken.yaml"), "kind: [").unwrap();
-    let (_istiod, xds) = start(dir.path());
+    let (_istiod, xds, _) = start(dir.path());
     let mut client = Client::open(connect(&xds).await).await;
     client.sees("shop/web.shop.svc.cluster.local").await;
 
@@ -152,4 +160,68 @@ fn without_cluster_and_without_files_there_is_nothing_to_do() {
     };
     assert!(run(&["--registries="]).contains("needs --configDir"));
     assert!(run(&["--registries=", "--configDir=/does/not/exist"]).contains("/does/not/exist"));
+}
+
+/// Waits until readiness is answered like this.
+async fn is_ready(http: &str, status: &str, part: &str) {
+    answers(http, "/ready", status, part).await;
+}
+
+/// Waits until a page is answered like this.
+async fn answers(http: &str, page: &str, status: &str, part: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut answer = String::new();
+    let asked = async {
+        loop {
+            if let Ok(mut tcp) = tokio::net::TcpStream::connect(http).await {
+                let asked = format!("GET {page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                tcp.write_all(asked.as_bytes()).await.unwrap();
+                answer.clear();
+                tcp.read_to_string(&mut answer).await.unwrap();
+                if answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(part) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let found = timeout(PATIENCE, asked).await;
+    assert!(found.is_ok(), "{status} with {part:?} is not answered, but {answer}");
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_could_read_since_the_start_keeps_the_process_from_being_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    std::fs::write(file("web.yaml"), SERVICE).unwrap();
+    std::fs::write(file("policy.yaml"), "kind: [").unwrap();
+    let (_istiod, xds, http) = start(dir.path());
+    is_ready(&http, "503", "policy.yaml cannot be read").await;
+    // What can be read is served meanwhile.
+    let mut client = Client::open(connect(&xds).await).await;
+    client.sees("shop/web.shop.svc.cluster.local").await;
+    std::fs::write(file("policy.yaml"), POLICY).unwrap();
+    is_ready(&http, "200", "ready").await;
+    client.sees("shop/closed").await;
+    // Now it has a version that stays in force; and a new file never stops a process that runs.
+    std::fs::write(file("policy.yaml"), "kind: [").unwrap();
+    std::fs::write(file("new.yaml"), "kind: [").unwrap();
+    std::fs::write(file("more.yaml"), pod("web-9", "10.0.0.9")).unwrap();
+    client.sees("Kubernetes//Pod/shop/web-9").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    is_ready(&http, "200", "ready").await;
+}
+
+#[tokio::test]
+async fn what_the_process_uses_of_the_system_is_among_its_metrics() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("web.yaml"), SERVICE).unwrap();
+    let monitoring = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (_istiod, _, http) = start_monitored(dir.path(), &monitoring);
+    is_ready(&http, "200", "ready").await;
+    for name in
+        ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"]
+    {
+        answers(&monitoring, "/metrics", "200", &format!("\n{name} ")).await;
+    }
 }

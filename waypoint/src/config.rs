@@ -74,6 +74,8 @@ pub struct Config {
     pub key_exchange: KeyExchange,
     /// `WAYPOINT_WORKER_THREADS`, else `concurrency` of `PROXY_CONFIG`, else `ISTIO_CPU_LIMIT`, else one per core; at least 1.
     pub workers: usize,
+    /// `ISTIO_MEMORY_LIMIT`: bytes that the process may use; without it, or with 0, nobody looks.
+    pub memory_limit: Option<u64>,
     /// `HBONE_PORT`: where tunnels are taken.
     pub hbone_port: u16,
     /// `ADMIN_PORT`: admin endpoints, on loopback.
@@ -155,6 +157,7 @@ impl Config {
             crl_path: read.optional("CRL_PATH").map(Into::into),
             key_exchange: key_exchange(read),
             workers: workers(read, file.concurrency),
+            memory_limit: Some(read.parsed("ISTIO_MEMORY_LIMIT", 0)).filter(|limit| *limit > 0),
             hbone_port: read.parsed("HBONE_PORT", 15008),
             admin_port: read.parsed("ADMIN_PORT", 15000),
             stats_port: read.parsed("STATS_PORT", 15020),
@@ -223,6 +226,7 @@ impl Config {
             "fakeCa": self.fake_ca,
             "token": format!("{:?}", self.token),
             "workers": self.workers,
+            "memoryLimitBytes": self.memory_limit,
             "hbonePort": self.hbone_port,
             "adminPort": self.admin_port,
             "statsPort": self.stats_port,

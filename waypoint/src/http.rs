@@ -12,7 +12,7 @@
 //!   outgoing    what is sent
 //!   mirror      copies of it
 //!   forward     attempts, each with its timeouts
-//!   tunnel      upgrades
+//!   tunnel      upgrades, judged again when policies change
 //! -> download -> record
 //! ```
 //!
@@ -31,6 +31,7 @@ mod h1;
 mod h2;
 mod identify;
 mod interim;
+mod judged;
 mod life;
 pub(crate) mod local;
 mod messages;

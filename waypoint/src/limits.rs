@@ -4,6 +4,31 @@ use std::time::Duration;
 
 /// Connections at once of one worker, all listeners together. At the bound listeners stop accepting until one ends.
 pub const WORKER_CONNECTIONS_MAX: usize = 65_536;
+/// Connections at once that have proven or said nothing yet, all listeners together. At the bound the oldest of the
+/// address with most makes room.
+pub const UNPROVEN_MAX: usize = 8_192;
+/// Those of them with tunnels from one address. At the bound it makes room for itself.
+pub const UNPROVEN_OF_SOURCE_MAX: usize = 1_024;
+/// The same at the listeners of gateways, where a balancer may have one address for all that come back at once.
+pub const LISTENER_UNPROVEN_OF_SOURCE_MAX: usize = 4_096;
+/// TLS handshakes of tunnels under way at once, for each worker; each costs a signature.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Those of them with one address, so that one client cannot take every turn.
+pub const HANDSHAKES_OF_SOURCE_MAX: usize = 32;
+/// The same at the listeners of gateways, where many clients may come from the address of one balancer.
+pub const LISTENER_HANDSHAKES_OF_SOURCE_MAX: usize = 128;
+/// A turn at a handshake is safe for this long; after it, it goes to another client if one waits and has fewer turns.
+pub const TURN_GRACE: Duration = Duration::from_secs(1);
+/// As long for a client with several turns while one without any waits. Longer than a round trip within a region.
+pub const TURN_GRACE_NEWCOMER: Duration = Duration::from_millis(250);
+/// How often the memory of the process is looked at, while less than half of it is used and above that.
+pub const MEMORY_LOOK: Duration = Duration::from_millis(250);
+/// See [`MEMORY_LOOK`].
+pub const MEMORY_LOOK_BUSY: Duration = Duration::from_millis(50);
+/// What is held back of one stream or connection is worth cutting it for, when memory runs out.
+pub const HOARD_BYTES_MIN: u64 = 64 << 10;
+/// Connections of one address that are left alone when memory is about to end.
+pub const CROWDED: usize = 16;
 /// Connections that wait for accept at one port, for each worker.
 pub const LISTEN_BACKLOG: i32 = 1_024;
 /// Pause after an accept that failed for lack of descriptors or memory.
@@ -57,12 +82,19 @@ pub const HTTP2_STREAMS_MAX: u32 = 256;
 /// What a client may send on one HTTP/2 stream before we have read it.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// What a client may send on one HTTP/2 connection before we have read it: as much as 64 streams that nobody reads.
+/// Where memory is limited, the more connections there are the less each new one has, down to the window of one stream.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// What the other end may send on one stream of a tunnel before we have read it.
 pub const TUNNEL_STREAM_WINDOW_BYTES: u32 = 320 << 10;
 /// What the other end may send on one tunnel before we have read it: as much as all of its 100 streams may have, so that
-/// those that nobody reads never stall the others.
+/// those that nobody reads never stall the others. For the first [`TUNNELS_FEW`] of one address.
 pub const TUNNEL_WINDOW_BYTES: u32 = 32 << 20;
+/// A client opens one tunnel for each of its workers and each hundred connections.
+pub const TUNNELS_FEW: usize = 4;
+/// Tunnels of one address that still have a megabyte each; the others have the window of one stream.
+pub const TUNNELS_MANY: usize = 64;
+/// See [`TUNNELS_MANY`].
+pub const TUNNEL_WINDOW_MANY_BYTES: u32 = 1 << 20;
 /// What one HTTP/2 stream of a client may have waiting to be sent. A client that reads nothing has one for each stream.
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 /// A client's HTTP connection without requests is closed.

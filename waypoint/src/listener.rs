@@ -84,7 +84,13 @@ impl Listeners {
             match bind(port, self.shared.config.ipv6) {
                 Ok(listener) => {
                     tracing::info!(port, ?entrance, "port is open");
-                    let accepting = accept::run(listener, entrance, self.workers.clone(), self.drain.clone());
+                    let accepting = accept::run(
+                        listener,
+                        entrance,
+                        self.shared.overload.clone(),
+                        self.workers.clone(),
+                        self.drain.clone(),
+                    );
                     self.open.insert(port, Open { entrance, task: tokio::spawn(accepting) });
                 }
                 Err(error) => {

@@ -24,6 +24,7 @@ use crate::admin::Admin;
 use crate::config::{Config, Start};
 use crate::endpoints::{self, Place, Store};
 use crate::listener::Listeners;
+use crate::overload::{self, Overload};
 use crate::own::Own;
 use crate::report::{Report, Reporter};
 use crate::shared::Shared;
@@ -52,6 +53,7 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     raise_descriptor_limit();
     let registry = Registry::new();
+    mesh_process::register(&registry);
     register_build(&registry);
     let readiness = Readiness::new();
     let ports = Ports::bind(&config).await?;
@@ -71,6 +73,7 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let stream = follow_control_plane(&shared, made.feed, StreamWatcher::new(&registry), demands);
     let workers = Arc::new(Workers::start(&shared).context("starting the data-plane workers")?);
     crate::memory::tidy_up(&workers).context("starting a thread")?;
+    overload::keep_watch(shared.overload.clone(), &workers).context("starting a thread")?;
     let (traffic, traffic_watch) = drain::channel();
     let ready = tokio::spawn(become_ready(shared.clone(), made.complete.clone()));
     let listeners = Listeners::new(shared.clone(), workers.clone(), traffic_watch);
@@ -138,6 +141,9 @@ fn make(
         endpoints: store,
         upstream,
         crl,
+        overload: Overload::new(config.memory_limit),
+        tunnel_turns: Shared::tunnel_turns(config.workers),
+        listener_turns: Shared::listener_turns(config.workers),
         readiness: readiness.clone(),
         demand,
         subscriptions,

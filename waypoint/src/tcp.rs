@@ -24,7 +24,7 @@ pub(crate) use east_west::hand_on;
 use crate::connection::ConnectionContext;
 use crate::limits::{TCP_CONNECT_ATTEMPTS_MAX, TCP_IDLE_BUDGET};
 use crate::listener::hello::{self, Hello};
-use crate::report::{Connection, Flags, Opening, Service};
+use crate::report::{Connection, Flags, Local, Opening, Service};
 use crate::snapshot::{Backend, Chain};
 use crate::upstream::{PickContext, Picked, StreamLimits, UpstreamIo};
 use authorize::Denial;
@@ -179,7 +179,8 @@ async fn connect(
 async fn carry<T: AsyncRead + AsyncWrite + Unpin>(io: T, context: ConnectionContext, ready: Ready, judged: &Chain) {
     let Ready { io: upstream, opening, backend } = ready;
     let mut drain = context.drain.clone();
-    let mut connection = context.worker.report.connection(opening);
+    let mut told =
+        Told { report: &context.worker.report, connection: context.worker.report.connection(opening), ended: false };
     let StreamLimits { idle, age } = upstream.limits();
     let mut relay = Relay::new(io, upstream, idle.unwrap_or(TCP_IDLE_BUDGET));
     let denied = denied_later(&context, judged, &backend);
@@ -202,24 +203,43 @@ async fn carry<T: AsyncRead + AsyncWrite + Unpin>(io: T, context: ConnectionCont
             () = rest => {
                 // A connection on which nothing moves is looked at less and less often.
                 pause = if relay.moved() == last { (pause * 2).min(REPORT_PAUSE_MAX) } else { REPORT_PAUSE };
-                note(&mut connection, relay.moved(), &mut last);
+                note(&mut told.connection, relay.moved(), &mut last);
             }
         }
     };
-    note(&mut connection, relay.moved(), &mut last);
-    let report = &context.worker.report;
+    note(&mut told.connection, relay.moved(), &mut last);
     match ended {
-        Ended::Relay(Ok(())) => report.closed(&connection, Flags::NONE, ""),
-        Ended::Relay(Err(relay::RelayError::Idle)) => report.closed(&connection, Flags::SI, "idle_timeout"),
-        Ended::Relay(Err(relay::RelayError::Client(_))) => {
-            report.closed(&connection, Flags::NONE, "downstream_remote_disconnect");
-        }
-        Ended::Relay(Err(relay::RelayError::Server(_))) => report.closed(&connection, Flags::UC, "upstream_reset"),
-        Ended::Cut => report.closed(&connection, Flags::LR, "drain"),
-        Ended::Aged => report.closed(&connection, Flags::UMSDR, "max_connection_duration"),
+        Ended::Relay(Ok(())) => told.end(Flags::NONE, ""),
+        Ended::Relay(Err(relay::RelayError::Idle)) => told.end(Flags::SI, "idle_timeout"),
+        Ended::Relay(Err(relay::RelayError::Client(_))) => told.end(Flags::NONE, "downstream_remote_disconnect"),
+        Ended::Relay(Err(relay::RelayError::Server(_))) => told.end(Flags::UC, "upstream_reset"),
+        Ended::Cut => told.end(Flags::LR, "drain"),
+        Ended::Aged => told.end(Flags::UMSDR, "max_connection_duration"),
         Ended::Denied(denial) => {
             tracing::info!(peer = %context.peer.source_address, reason = %denial.reason, "connection was cut by a changed policy");
-            report.closed(&connection, Flags::LR, &denial.details);
+            told.end(Flags::LR, &denial.details);
+        }
+    }
+}
+
+/// Tells of the end of a connection, also when it is dropped on the way: then it had to make room for others.
+struct Told<'a> {
+    report: &'a Local,
+    connection: Connection,
+    ended: bool,
+}
+
+impl Told<'_> {
+    fn end(&mut self, flags: Flags, details: &str) {
+        self.ended = true;
+        self.report.closed(&self.connection, flags, details);
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Flags::OM, "overload");
         }
     }
 }

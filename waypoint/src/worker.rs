@@ -8,6 +8,7 @@ use std::time::Instant;
 use mesh_core::bucket::{Allowance, Bucket};
 
 use crate::http::ReplayBudget;
+use crate::overload::Hoards;
 use crate::report::Local;
 use crate::shared::Shared;
 use crate::snapshot::{Backend, DirectChains, DynamicClusters};
@@ -27,6 +28,8 @@ pub struct Worker {
     pub direct_chains: DirectChains,
     /// What is kept of requests for further attempts.
     pub(crate) replays: Rc<ReplayBudget>,
+    /// What holds back how much.
+    pub(crate) hoards: Rc<Hoards>,
     dynamic: DynamicClusters,
     random: Cell<u64>,
     /// What is left of explanations of denials.
@@ -44,6 +47,7 @@ impl Worker {
             report: Local::new(&shared.report),
             direct_chains: DirectChains::default(),
             replays: Rc::default(),
+            hoards: Rc::default(),
             dynamic: DynamicClusters::default(),
             random: Cell::new(rand::random()),
             hints: RefCell::new(Bucket::full(HINTS)),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use crate::limits::{WORKER_CONNECTIONS_MAX, WORKER_QUEUE_MAX};
+use crate::limits::WORKER_QUEUE_MAX;
+use crate::places::Places;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
@@ -20,7 +21,7 @@ use crate::worker::Worker;
 pub struct Workers {
     threads: Vec<Thread>,
     /// For connections, of all ports together.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 #[derive(Debug)]
@@ -47,13 +48,12 @@ impl Workers {
     pub fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let count = shared.config.workers.max(1);
         let threads = (0..count).map(|index| Thread::start(index, shared.clone()));
-        let places = Arc::new(Semaphore::new(WORKER_CONNECTIONS_MAX.saturating_mul(count)));
-        Ok(Self { threads: threads.collect::<io::Result<_>>()?, places })
+        Ok(Self { threads: threads.collect::<io::Result<_>>()?, places: Places::new(count) })
     }
 
     /// Places for connections: whoever accepts one takes a place for as long as it lives.
     #[must_use]
-    pub fn places(&self) -> Arc<Semaphore> {
+    pub(crate) fn places(&self) -> Arc<Places> {
         self.places.clone()
     }
 

@@ -9,6 +9,17 @@ use mesh_core::bucket::Allowance;
 pub const POD_CONNECTIONS_MAX: usize = 32_768;
 /// Tunnel connections of one pod at once, accepted on 15008. At the bound the one that was idle for longest is closed.
 pub const POD_TUNNELS_MAX: usize = 8_192;
+/// Those of them from one address: at the bound it makes room for itself.
+pub const POD_TUNNELS_OF_SOURCE_MAX: usize = 1_024;
+/// Tunnels of a pod, and those of them from one address, of which each has all the window that is configured. A client
+/// opens one for each of its workers and each hundred connections.
+pub const POD_TUNNELS_FEW: usize = 64;
+/// See [`POD_TUNNELS_FEW`].
+pub const POD_TUNNELS_FEW_OF_SOURCE: usize = 4;
+/// Tunnels of a pod, and those of them from one address, that still have a megabyte each.
+pub const POD_TUNNELS_MANY: usize = 1_024;
+/// See [`POD_TUNNELS_MANY`].
+pub const POD_TUNNELS_MANY_OF_SOURCE: usize = 64;
 /// TLS handshakes of one pod under way at once; each costs a signature.
 pub const POD_HANDSHAKES_MAX: usize = 256;
 /// Those of them with one client address, so that one client cannot take every turn.

@@ -7,10 +7,10 @@ pub(crate) mod listen;
 mod lookup;
 mod pace;
 mod settings;
+mod share;
 mod starter;
 mod tasks;
 pub(crate) mod tunnels;
-mod turns;
 mod watch;
 
 use std::cell::RefCell;
@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use mesh_core::drain::{self, DrainMode, DrainSignal, DrainWatch};
-use mesh_hbone::Pool;
+use mesh_hbone::{Pool, TurnBounds, Turns};
 use mesh_sys::netns::NetNs;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use listen::Listening;
 pub use settings::DataPath;
@@ -33,7 +33,9 @@ use crate::config::OriginalSource;
 use crate::connections::{ConnectionInfo, PodConnections};
 use crate::dial::{HboneDialer, Sockets};
 use crate::dns;
-use crate::limits::{CUT_BUDGET, POD_CONNECTIONS_MAX};
+use crate::limits::{
+    CUT_BUDGET, POD_CONNECTIONS_MAX, POD_HANDSHAKES_MAX, SOURCE_HANDSHAKES_MAX, TURN_GRACE, TURN_GRACE_NEWCOMER,
+};
 use crate::shared::Shared;
 use crate::state::Workload;
 use crate::workers::WorkerGone;
@@ -42,7 +44,6 @@ use listen::PodListeners;
 use pace::Pace;
 use tasks::Tasks;
 use tunnels::Tunnels;
-use turns::Turns;
 
 /// Which pod.
 #[derive(Debug)]
@@ -110,6 +111,8 @@ pub(crate) struct Pod {
     pub(crate) tunnels: Arc<Tunnels>,
     /// TLS accepts under way.
     pub(crate) handshakes: Turns,
+    /// Tells the watch over its connections, by being dropped, that nobody serves the pod any more.
+    _served: oneshot::Sender<()>,
 }
 
 /// What one worker needs to serve a pod. Never leaves its thread.
@@ -154,6 +157,7 @@ impl PodProxy {
         let dns = if listening.dns { Some(bind_dns(&spec, &shared.config.dns_addrs, &settings)?) } else { None };
         let live = Arc::new(PodConnections::default());
         let drain_deadline = settings.drain_deadline;
+        let (served, gone) = oneshot::channel();
         let pod = Arc::new(Pod {
             name: spec.name,
             namespace: spec.namespace,
@@ -163,7 +167,8 @@ impl PodProxy {
             live: live.clone(),
             slots: Arc::new(Semaphore::new(POD_CONNECTIONS_MAX)),
             tunnels: Tunnels::of_a_pod(),
-            handshakes: Turns::default(),
+            handshakes: Turns::new(HANDSHAKES),
+            _served: served,
         });
         let (drain, watch) = drain::channel();
         // From here on dropping the proxy undoes everything.
@@ -178,7 +183,7 @@ impl PodProxy {
             let serve = move || dns::serve(pod, shared_there, sockets, watch);
             shared.workers.spawn(home, serve).await?;
         }
-        tokio::spawn(watch::judge_connections(Arc::downgrade(&pod), shared));
+        tokio::spawn(watch::judge_connections(Arc::downgrade(&pod), gone, shared));
         Ok(proxy)
     }
 
@@ -285,3 +290,11 @@ fn bind_dns(spec: &PodSpec, addrs: &[SocketAddr], settings: &DataPath) -> Result
 fn worker_of(uid: &str, workers: usize) -> usize {
     uid.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % workers.max(1)
 }
+
+/// The turns at handshakes with one pod.
+const HANDSHAKES: TurnBounds = TurnBounds {
+    all: POD_HANDSHAKES_MAX,
+    source: SOURCE_HANDSHAKES_MAX,
+    grace: TURN_GRACE,
+    grace_newcomer: TURN_GRACE_NEWCOMER,
+};

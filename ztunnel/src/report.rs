@@ -287,8 +287,25 @@ impl Report {
         loop {
             tokio::select! {
                 _ = summaries.tick() => self.summarise(),
-                _ = sweeps.tick() => self.inner.sweep(&state.snapshot(), Instant::now()),
+                _ = sweeps.tick() => {
+                    self.inner.sweep(&state.snapshot(), Instant::now());
+                    self.settle();
+                }
             }
+        }
+    }
+
+    /// On a thread that ends at once, see [`Table::settle`]; rarely, as series are seldom new.
+    fn settle(&self) {
+        if !self.inner.table.is_unsettled() {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        let settle = move || {
+            inner.table.settle();
+        };
+        if let Err(error) = std::thread::Builder::new().name("settle".to_owned()).spawn(settle) {
+            tracing::debug!(%error, "labels stay where workers put them");
         }
     }
 

@@ -60,7 +60,7 @@ pub async fn run(mut config: Config, log: LogHandle) -> anyhow::Result<()> {
     process::check_capabilities(&config)?;
     let registry = Registry::new();
     register_build(&registry);
-    process::register(&registry);
+    mesh_process::register(&registry);
     let readiness = Readiness::new();
     let listeners = Listeners::bind(&config).await?;
     let local_config = config.local_config.as_ref().map(LocalConfig::load).transpose()?;

@@ -31,6 +31,46 @@ struct Current {
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
+/// What a peer showed in its handshake. It is judged again for as long as its connection is open: certificates end, are
+/// revoked, and roots are taken away.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    clients: Arc<ClientCertificates>,
+    chain: Vec<CertificateDer<'static>>,
+    /// When the first of them ends.
+    ends: Option<SystemTime>,
+}
+
+impl Shown {
+    /// A chain that was accepted a moment ago, leaf first.
+    pub(crate) fn new(clients: Arc<ClientCertificates>, chain: &[CertificateDer<'_>]) -> Self {
+        let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
+        Self { clients, ends: end_of(&chain), chain }
+    }
+
+    /// Waits until it does not count any more, and says why.
+    pub(crate) async fn refused(self) -> Error {
+        // What changed since the handshake counts as a change too.
+        let mut authority = self.clients.authority.clone();
+        loop {
+            let left = self.ends.and_then(|end| end.duration_since(SystemTime::now()).ok());
+            let pause = left.map_or(JUDGE_EVERY, |left| JUDGE_EVERY.min(left + SECOND));
+            if let Ok(Err(_)) = tokio::time::timeout(pause, authority.changed()).await {
+                // Nobody follows the authority any more: the process ends.
+                tokio::time::sleep(JUDGE_EVERY).await;
+            }
+            if let Err(error) = self.judge() {
+                return error;
+            }
+        }
+    }
+
+    fn judge(&self) -> Result<(), Error> {
+        let Some((leaf, intermediates)) = self.chain.split_first() else { return Ok(()) };
+        self.clients.verify_client_cert(leaf, intermediates, UnixTime::now()).map(drop)
+    }
+}
+
 /// Why the roots of the authority cannot be used to verify clients.
 #[derive(Debug, thiserror::Error)]
 #[error("verifier of client certificates: {reason}")]
@@ -139,13 +179,23 @@ pub fn identity(chain: &[CertificateDer<'_>]) -> Option<Identity> {
 
 /// When the first of some certificates ends.
 pub fn first_end(pem: &str) -> Option<SystemTime> {
-    let ends = CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().filter_map(|der| {
-        let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect();
+    end_of(&certificates)
+}
+
+fn end_of(certificates: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    let ends = certificates.iter().filter_map(|der| {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
         Some(parsed.validity().not_after.timestamp())
     });
     let seconds = u64::try_from(ends.min()?).unwrap_or_default();
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
+
+/// Longest time between two looks at the certificate of an open connection.
+const JUDGE_EVERY: Duration = Duration::from_secs(30);
+/// Certificates count whole seconds, and the last one is theirs.
+const SECOND: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh_core::identity::Identity;
@@ -12,17 +13,23 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509CertificationRequest};
+use webpki::BorrowedCertRevocationList;
+use x509_parser::prelude::{
+    CertificateRevocationList, FromDer, X509Certificate, X509CertificationRequest, X509Version,
+};
 use x509_parser::public_key::PublicKey;
 
 use super::material::CaMaterial;
 
-/// An authority that can sign.
+/// An authority that can sign. Copies share the key.
+#[derive(Clone)]
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Arc<Issuer<'static, KeyPair>>,
     /// Certificates that leaves are presented with, as PEM, nearest first.
     intermediates: Vec<String>,
     roots_pem: String,
+    /// Trusted beside the roots, as PEM.
+    anchors_pem: Arc<str>,
     /// Revocation lists to be handed to proxies, as PEM.
     crl_pem: Option<String>,
     not_before: SystemTime,
@@ -110,7 +117,8 @@ impl Authority {
         let roots = certificates(&material.root_pem).map_err(unreadable("root bundle"))?;
         let chain = certificates(&material.chain_pem).map_err(unreadable("certificate chain"))?;
         let crl_pem = material.crl_pem.clone().filter(|pem| !pem.trim().is_empty());
-        revocation_lists(crl_pem.as_deref().unwrap_or_default()).map_err(unreadable("revocation lists"))?;
+        let known: Vec<_> = std::iter::once(&signing).chain(&chain).chain(&roots).collect();
+        revocation_lists(crl_pem.as_deref().unwrap_or_default(), &known).map_err(unreadable("revocation lists"))?;
         let key = KeyPair::from_pem(&material.key_pem).map_err(|error| unreadable("key")(error.to_string()))?;
         let parsed = parse(&signing).map_err(unreadable("certificate"))?;
         let subject = parsed.subject().to_string();
@@ -128,20 +136,40 @@ impl Authority {
         let not_before = time(parsed.validity().not_before.timestamp());
         let not_after = time(parsed.validity().not_after.timestamp());
         let failed = |error: rcgen::Error| unreadable("certificate")(error.to_string());
-        let issuer = Issuer::from_ca_cert_der(&signing, key).map_err(failed)?;
+        let issuer = Arc::new(Issuer::from_ca_cert_der(&signing, key).map_err(failed)?);
         Ok(Self {
             issuer,
             intermediates: intermediates.iter().map(pem).collect(),
             roots_pem: roots.iter().map(pem).collect(),
+            anchors_pem: Arc::from(""),
             crl_pem,
             not_before,
             not_after,
         })
     }
 
-    /// The root bundle as PEM.
+    /// The same, which tells everybody to trust these certificates, too.
+    #[must_use]
+    pub fn trusting(&self, anchors_pem: Arc<str>) -> Self {
+        Self { anchors_pem, ..self.clone() }
+    }
+
+    /// Its own roots as PEM.
     pub fn roots_pem(&self) -> &str {
         &self.roots_pem
+    }
+
+    /// What is trusted beside them, as PEM.
+    pub fn anchors_pem(&self) -> &str {
+        &self.anchors_pem
+    }
+
+    /// The root bundle as PEM: what data planes trust.
+    ///
+    /// # Source
+    /// spec of the authority, section 8.
+    pub fn bundle_pem(&self) -> String {
+        [&*self.roots_pem, &*self.anchors_pem].concat()
     }
 
     /// Revocation lists as PEM, if the authority has any.
@@ -183,10 +211,10 @@ impl Authority {
         if let Some(common_name) = common_name {
             params.distinguished_name.push(DnType::CommonName, common_name);
         }
-        let leaf = params.signed_by(&public_key, &self.issuer).map_err(failed)?;
+        let leaf = params.signed_by(&public_key, &*self.issuer).map_err(failed)?;
         let mut chain = vec![leaf.pem()];
         chain.extend(self.intermediates.iter().cloned());
-        chain.push(self.roots_pem.clone());
+        chain.push(self.bundle_pem());
         Ok(chain)
     }
 
@@ -204,7 +232,7 @@ impl Authority {
         let mut params = self.leaf(now, life)?;
         let names = dns_names.iter().map(|name| name.as_str().try_into().map(SanType::DnsName));
         params.subject_alt_names = names.collect::<Result<_, _>>().map_err(failed)?;
-        let leaf = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        let leaf = params.signed_by(&key, &*self.issuer).map_err(failed)?;
         let intermediates =
             certificates(&self.intermediates.concat()).map_err(|reason| SignError::Failed { reason })?;
         let chain = std::iter::once(leaf.der().clone()).chain(intermediates).collect();
@@ -262,16 +290,38 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 
-/// Reads revocation lists, to be sure that proxies can. A text without any is an error unless it is empty.
-fn revocation_lists(pem: &str) -> Result<(), String> {
+/// Reads revocation lists as verifiers do, ours and those of proxies: what one of them cannot use is not handed out. A
+/// text without any is an error unless it is empty.
+fn revocation_lists(pem: &str, known: &[&CertificateDer<'_>]) -> Result<(), String> {
     let lists = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes());
     let lists = lists.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     if lists.is_empty() && !pem.is_empty() {
         return Err("no revocation list in the PEM".to_owned());
     }
-    lists.iter().try_for_each(|list| {
-        CertificateRevocationList::from_der(list).map(drop).map_err(|error| format!("not a revocation list: {error}"))
-    })
+    let numbered = (1..).zip(&lists);
+    numbered
+        .into_iter()
+        .try_for_each(|(number, list)| usable(list, known).map_err(|reason| format!("list {number}: {reason}")))
+}
+
+fn usable(list: &CertificateRevocationListDer<'_>, known: &[&CertificateDer<'_>]) -> Result<(), String> {
+    let (_, parsed) =
+        CertificateRevocationList::from_der(list).map_err(|error| format!("not a revocation list: {error}"))?;
+    if parsed.version() != Some(X509Version::V2) {
+        return Err("a list of version 1, expected version 2 (with OpenSSL: set crl_extensions)".to_owned());
+    }
+    BorrowedCertRevocationList::from_der(list).map_err(|error| format!("cannot be used: {error}"))?;
+    // With a list that its issuer did not sign, or may not sign, nobody below that issuer would be let in.
+    let issuers: Vec<_> = known.iter().filter_map(|one| parse(one).ok()).collect();
+    let mut issuers = issuers.iter().filter(|one| one.subject() == parsed.issuer()).peekable();
+    let signs = |one: &X509Certificate<'_>| {
+        let allowed = one.key_usage().ok().flatten().is_none_or(|usage| usage.value.crl_sign());
+        allowed && parsed.verify_signature(one.public_key()).is_ok()
+    };
+    if issuers.peek().is_some() && !issuers.any(signs) {
+        return Err(format!("its issuer {:?} did not sign it, or may not sign lists", parsed.issuer().to_string()));
+    }
+    Ok(())
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
@@ -305,7 +355,7 @@ fn chains_to(
     Err(AuthorityError::NoRoot { subject: current.subject().to_string(), roots: roots.len() })
 }
 
-fn pem(der: &CertificateDer<'_>) -> String {
+pub(super) fn pem(der: &CertificateDer<'_>) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = String::with_capacity(text.len() + 96);

@@ -32,8 +32,22 @@ pub(super) fn proxy(field: &str) -> Idle {
     Idle { field: format!("defaultConfig.{field}"), reason: L7 }
 }
 
+/// `accessLogFile` is somewhere else.
+pub(super) fn log_file() -> Idle {
+    let reason = "access logs of proxies go to standard output, every request is logged there";
+    Idle { field: "accessLogFile".to_owned(), reason }
+}
+
+/// Of an entry of `caCertificates` that says where certificates are.
+pub(super) const FETCHED: &str = "bundles are not fetched: write their certificates as pem";
+/// Of an entry of `caCertificates` that is for some trust domains.
+pub(super) const EVERY_DOMAIN: &str = "the certificate is trusted for every trust domain";
+/// Of an entry of `caCertificates` that is for some signers.
+pub(super) const NO_SIGNERS: &str = "certificates are signed by the control plane alone";
+
 const UNKNOWN: &str = "it is not a field of the mesh configuration";
-const L7: &str = "it is for waypoints and gateways, which this version does not configure";
+const L7: &str = "waypoints and gateways of this mesh have no such setting";
+const PROVIDERS: &str = "providers of traces, logs and authorization are not served yet";
 const SIDECAR: &str = "it is for sidecars and ambient has none";
 const ALWAYS: &str = "it is always done";
 const NEVER: &str = "it is not supported";
@@ -49,16 +63,16 @@ const ENV: &[(&str, &str, &str)] = &[
     ("PILOT_PREFER_SENDING_HBONE", "false", SIDECAR),
     ("ENABLE_INGRESS_WAYPOINT_ROUTING", "true", ALWAYS),
     ("AMBIENT_ENABLE_BAGGAGE", "false", "the node proxy decides by its own settings"),
-    ("AMBIENT_ENABLE_MULTI_NETWORK_WAYPOINT", "true", L7),
+    ("AMBIENT_ENABLE_MULTI_NETWORK_WAYPOINT", "true", ALWAYS),
     ("AMBIENT_ENABLE_MULTI_NETWORK_INGRESS", "false", L7),
     ("AMBIENT_SCOPED_ADDRESS_PUSHES", "true", ALWAYS),
     ("PILOT_ENABLE_GATEWAY_API", "true", "Gateways are always read, for waypoints"),
-    ("PILOT_ENABLE_ALPHA_GATEWAY_API", "false", L7),
+    ("PILOT_ENABLE_ALPHA_GATEWAY_API", "false", "kinds of the Gateway API that are served are always read"),
     ("JWT_RULE", "", "callers are known by certificates and by tokens that the API server reviews"),
     ("TRUSTED_GATEWAY_CIDR", "", "identities in x-forwarded-client-cert are not believed"),
     ("ENABLE_NATIVE_SIDECARS", "false", SIDECAR),
     ("INJECTION_WEBHOOK_CONFIG_NAME", "", SIDECAR),
-    ("PILOT_ENABLE_ANALYSIS", "false", "`meltemi analyze` does this"),
+    ("PILOT_ENABLE_ANALYSIS", "false", "the status of each object says what of it is not served"),
     ("EXTERNAL_CA", "", NEVER),
     ("K8S_SIGNER", "", NEVER),
     ("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", "false", NEVER),
@@ -66,30 +80,27 @@ const ENV: &[(&str, &str, &str)] = &[
 
 /// Fields of the reference's mesh configuration that nothing reads.
 const MESH: &[(&str, &str)] = &[
-    ("accessLogEncoding", L7),
-    ("accessLogFile", L7),
-    ("accessLogFormat", L7),
+    ("accessLogFormat", "lines of access logs have fixed fields; accessLogEncoding chooses text or JSON"),
     ("enableEnvoyAccessLogService", L7),
     ("disableEnvoyListenerLog", L7),
-    ("caCertificates", L7),
     ("certificates", "certificates for files are not made"),
     ("ca", NEVER),
     ("configSources", "objects come from the cluster"),
-    ("defaultProviders", L7),
+    ("defaultProviders", PROVIDERS),
     ("defaultServiceExportTo", "everything is visible in ambient"),
     ("dnsRefreshRate", L7),
     ("enableAutoMtls", "the mesh is always mutual TLS"),
     ("enablePrometheusMerge", SIDECAR),
-    ("enableTracing", L7),
-    ("extensionProviders", L7),
+    ("enableTracing", PROVIDERS),
+    ("extensionProviders", PROVIDERS),
     ("inboundClusterStatName", L7),
     ("ingressClass", "Ingress is not served"),
     ("ingressControllerMode", "Ingress is not served"),
-    ("meshMTLS", "the lowest TLS version is a setting of the node proxy"),
+    ("meshMTLS", "between proxies it is TLS 1.3; TLS12_ENABLED of node proxies allows 1.2 there"),
     ("outboundClusterStatName", L7),
-    ("outboundTrafficPolicy", "the node proxy passes unknown destinations through"),
+    ("outboundTrafficPolicy", "node proxies pass unknown destinations through, and waypoints have none"),
     ("serviceSettings", L7),
-    ("tlsDefaults", L7),
+    ("tlsDefaults", "gateways speak TLS 1.2 and 1.3, with the ciphers of the build"),
 ];
 
 #[cfg(test)]
@@ -113,7 +124,7 @@ mod tests {
 
     #[test]
     fn fields_of_the_reference_and_others_are_told_apart() {
-        assert_eq!(mesh("accessLogFile").reason, L7);
-        assert_eq!(mesh("acessLogFile").reason, UNKNOWN);
+        assert_eq!(mesh("inboundClusterStatName").reason, L7);
+        assert_eq!(mesh("inboundClusterName").reason, UNKNOWN);
     }
 }

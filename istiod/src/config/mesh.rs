@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_core::identity::TrustDomain;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Config;
 use super::idle::{self, Idle};
 use super::mesh_l7;
+use crate::ca::anchors;
 use crate::world::{MeshSettings, Promise, Promises};
 
 /// Why a mesh configuration is not used. The one before stays in force.
@@ -44,12 +46,14 @@ pub fn settings(text: &str, config: &Config) -> Result<(MeshSettings, Vec<Idle>)
     let promise = |name: &str| promises.get(name).copied().unwrap_or_default();
     let root: String = mesh.take("rootNamespace")?;
     let root = if root.is_empty() { config.namespace.as_str() } else { &root };
-    let (l7, unread) = mesh_l7::settings(&mut mesh)?;
+    let (l7, mut unread) = mesh_l7::settings(&mut mesh)?;
+    let trust_anchors = trust_anchors(&mut mesh, &mut unread)?;
     let settings = MeshSettings {
         cluster_id: config.cluster_id.as_str().into(),
         domain: config.domain.as_str().into(),
         trust_domain: own,
         trust_domain_aliases: aliases,
+        trust_anchors,
         root_namespace: root.into(),
         system_namespace: config.namespace.as_str().into(),
         revision: Arc::from(config.revision.as_str()),
@@ -72,6 +76,44 @@ pub fn settings(text: &str, config: &Config) -> Result<(MeshSettings, Vec<Idle>)
         l7,
     };
     Ok((settings, mesh.0.keys().map(|field| idle::mesh(field)).chain(unread).collect()))
+}
+
+/// An entry of `caCertificates`.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct CaCertificate {
+    pem: String,
+    spiffe_bundle_url: String,
+    trust_domains: Vec<String>,
+    cert_signers: Vec<String>,
+}
+
+/// `caCertificates`, as one PEM.
+fn trust_anchors(mesh: &mut Fields, idle: &mut Vec<Idle>) -> Result<Arc<str>, MeshConfigError> {
+    let written: Vec<CaCertificate> = mesh.take("caCertificates")?;
+    let mut all = Vec::new();
+    for (number, one) in written.iter().enumerate() {
+        let unread = [
+            ("spiffeBundleUrl", !one.spiffe_bundle_url.is_empty(), idle::FETCHED),
+            ("trustDomains", !one.trust_domains.is_empty(), idle::EVERY_DOMAIN),
+            ("certSigners", !one.cert_signers.is_empty(), idle::NO_SIGNERS),
+        ];
+        let unread = unread.into_iter().filter(|(_, written, _)| *written);
+        idle.extend(
+            unread.map(|(field, _, reason)| Idle { field: format!("caCertificates[{number}].{field}"), reason }),
+        );
+        if one.pem.is_empty() && !one.spiffe_bundle_url.is_empty() {
+            continue;
+        }
+        let found = anchors::read(&one.pem)
+            .map_err(|reason| MeshConfigError { reason: format!("caCertificates[{number}].pem: {reason}") })?;
+        all.extend(found.into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
+    }
+    if all.len() > TRUST_ANCHORS_MAX {
+        let reason = format!("caCertificates: {} certificates, at most {TRUST_ANCHORS_MAX} are taken", all.len());
+        return Err(MeshConfigError { reason });
+    }
+    Ok(all.concat().into())
 }
 
 /// Fields that were not looked at yet.
@@ -128,6 +170,9 @@ impl MeshReport {
     }
 }
 
+/// Certificates that are trusted beside the authority's: they are part of a ConfigMap in every namespace, and of every
+/// answer of the authority.
+const TRUST_ANCHORS_MAX: usize = 32;
 /// Promises with a switch.
 const PROMISES: [&str; 4] = [L7_DENY_AT_L4, WAYPOINT_REQUIRED, POLICY_BEFORE_TRAFFIC, UNSERVED_FIELDS];
 const L7_DENY_AT_L4: &str = "l7DenyAtL4";

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::idle::{self, Idle};
 use super::mesh::{Fields, MeshConfigError};
-use crate::world::L7Settings;
+use crate::world::{AccessLog, L7Settings};
 
 /// Takes its fields out, and tells what of `defaultConfig` nobody reads.
 ///
@@ -18,7 +18,8 @@ use crate::world::L7Settings;
 /// A value cannot be used.
 pub(super) fn settings(mesh: &mut Fields) -> Result<(L7Settings, Vec<Idle>), MeshConfigError> {
     let plain = L7Settings::default();
-    let (proxy, idle) = proxy(mesh)?;
+    let (proxy, mut idle) = proxy(mesh)?;
+    let access_log = access_log(mesh, &mut idle)?;
     let path: PathNormalization = mesh.take("pathNormalization")?;
     let upgrade: String = mesh.take("h2UpgradePolicy")?;
     let headers = proxy.proxy_headers.unwrap_or_default();
@@ -54,6 +55,8 @@ pub(super) fn settings(mesh: &mut Fields) -> Result<(L7Settings, Vec<Idle>), Mes
         forward_port: headers.x_forwarded_port.unwrap_or_default().enabled,
         mesh_grants: mesh.take("requireReferenceGrantsInMesh")?,
         proxy_metadata: proxy.proxy_metadata,
+        access_log,
+        log_json: log_json(mesh)?,
     };
     Ok((settings, idle))
 }
@@ -133,6 +136,32 @@ fn proxy(mesh: &mut Fields) -> Result<(Proxy, Vec<Idle>), MeshConfigError> {
     let proxy =
         read.map_err(|error| MeshConfigError { reason: format!("defaultConfig.{}: {}", error.path(), error.inner()) })?;
     Ok((proxy, idle))
+}
+
+/// Where lines go cannot be chosen: proxies write them to standard output, from where the cluster collects them.
+fn access_log(mesh: &mut Fields, idle: &mut Vec<Idle>) -> Result<Option<AccessLog>, MeshConfigError> {
+    let file: Option<String> = mesh.take("accessLogFile")?;
+    Ok(match file.as_deref() {
+        None => None,
+        Some("") => Some(AccessLog::Nothing),
+        Some("/dev/stdout") => Some(AccessLog::All),
+        Some(_) => {
+            idle.push(idle::log_file());
+            Some(AccessLog::All)
+        }
+    })
+}
+
+fn log_json(mesh: &mut Fields) -> Result<Option<bool>, MeshConfigError> {
+    let encoding: Option<String> = mesh.take("accessLogEncoding")?;
+    match encoding.as_deref() {
+        None | Some("") => Ok(None),
+        Some("TEXT") => Ok(Some(false)),
+        Some("JSON") => Ok(Some(true)),
+        Some(other) => {
+            Err(MeshConfigError { reason: format!("accessLogEncoding: {other:?} is unknown, expected TEXT or JSON") })
+        }
+    }
 }
 
 fn duration(mesh: &mut Fields, field: &str, usual: Duration) -> Result<Duration, MeshConfigError> {

@@ -76,6 +76,55 @@ fn unknown_flags_are_refused_and_idle_ones_are_told() {
 }
 
 #[test]
+fn where_access_logs_go_cannot_be_chosen_but_whether_there_are_any_can() {
+    use crate::world::AccessLog::{All, Nothing};
+    let config = config(&[], &[]).unwrap();
+    for (text, which, json, idle) in [
+        ("", None, None, &[][..]),
+        ("accessLogFile: ''\naccessLogEncoding: TEXT", Some(Nothing), Some(false), &[]),
+        ("accessLogFile: /dev/stdout\naccessLogEncoding: JSON", Some(All), Some(true), &[]),
+        ("accessLogFile: /var/log/x", Some(All), None, &["accessLogFile"]),
+        ("accessLogFormat: x", None, None, &["accessLogFormat"]),
+    ] {
+        let (settings, told) = mesh::settings(text, &config).unwrap();
+        assert_eq!((settings.l7.access_log, settings.l7.log_json), (which, json), "{text}");
+        assert_eq!(told.iter().map(|one| one.field.as_str()).collect::<Vec<_>>(), idle, "{text}");
+        assert!(told.iter().all(|one| !one.reason.contains("does not configure")), "{told:?}");
+    }
+    let error = mesh::settings("accessLogEncoding: XML", &config).unwrap_err().to_string();
+    assert!(error.contains("accessLogEncoding: \"XML\"") && error.contains("TEXT or JSON"), "{error}");
+}
+
+#[test]
+fn certificates_that_are_trusted_beside_the_authority() {
+    let config = config(&[], &[]).unwrap();
+    let root = || {
+        let made =
+            crate::ca::self_signed::create(&mesh_core::identity::TrustDomain::default(), std::time::SystemTime::now());
+        crate::ca::Authority::new(&made.unwrap()).unwrap().roots_pem().to_owned()
+    };
+    let (one, two) = (root(), root());
+    let entry = |pem: &str| format!("- pem: |\n    {}\n", pem.trim().replace('\n', "\n    "));
+    let text = format!(
+        "caCertificates:\n{}{}{}",
+        entry(&one),
+        entry(&format!("{two}{one}")),
+        "- {spiffeBundleUrl: https://x}\n"
+    );
+    let (settings, told) = mesh::settings(&text, &config).unwrap();
+    assert_eq!(&*settings.trust_anchors, format!("{one}{two}"), "each once");
+    assert_eq!(told.iter().map(|one| one.field.as_str()).collect::<Vec<_>>(), ["caCertificates[2].spiffeBundleUrl"]);
+    for (text, part) in [
+        (format!("caCertificates:\n{}- {{pem: nonsense}}\n", entry(&one)), "caCertificates[1].pem: no certificate"),
+        ("caCertificates: [{}]".to_owned(), "caCertificates[0].pem"),
+        ("caCertificates: 3".to_owned(), "caCertificates"),
+    ] {
+        let error = mesh::settings(&text, &config).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn mesh_configuration() {
     let config = config(&[], &[]).unwrap();
     let (settings, others) = mesh::settings("", &config).unwrap();
@@ -91,7 +140,8 @@ fn mesh_configuration() {
     assert_eq!(settings.discovery_selectors.len(), 1);
     let told: Vec<_> =
         others.iter().map(|one| (one.field.as_str(), one.reason.split(' ').next_back().unwrap())).collect();
-    assert_eq!(told, [("accessLogFile", "configure"), ("acessLogFile", "configuration")]);
+    assert_eq!(told, [("acessLogFile", "configuration")]);
+    assert_eq!(settings.l7.access_log, Some(crate::world::AccessLog::All));
     for (text, part) in [
         ("trustDomain: a/b", "trustDomain"),
         ("promises: {fast: strict}", "\"fast\" is unknown"),

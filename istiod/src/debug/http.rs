@@ -3,12 +3,14 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -17,9 +19,11 @@ use mesh_telemetry::ready::Readiness;
 use mesh_xds::server::{ConnectionStatus, Hub};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::pages;
+use super::sheet::{Sheet, sheet};
+use super::turns::{Asker, Turns};
 use crate::auth::{Authenticator, Caller, Credentials, TokenReviewer};
 use crate::config::mesh::MeshReport;
 use crate::simulate;
@@ -40,6 +44,8 @@ pub struct DebugState<R> {
     pub namespace: Arc<str>,
     /// Bounds simulations at the same time: each copies the model.
     pub simulations: Arc<Semaphore>,
+    /// Bounds pages at the same time.
+    pub turns: Turns,
     /// What became of the mesh configuration.
     pub mesh_report: MeshReport,
     /// Settings of the process without effect.
@@ -113,8 +119,8 @@ async fn guard<R: TokenReviewer>(
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
-    let access = if peer.is_some_and(|ip| ip.is_loopback()) {
-        Access::Everything
+    let (access, asker) = if peer.is_some_and(|ip| ip.is_loopback()) {
+        (Access::Everything, Asker::Machine)
     } else {
         let headers: HeaderMap = request.headers().clone();
         let credentials = Credentials { headers: &headers, peer: None, source: peer };
@@ -123,8 +129,12 @@ async fn guard<R: TokenReviewer>(
             Ok(Caller { cluster: Some(_), .. }) => {
                 return (StatusCode::FORBIDDEN, "only callers of this cluster may ask\n").into_response();
             }
-            Ok(caller) if caller.namespace == state.namespace => Access::Everything,
-            Ok(caller) if request.uri().path() == CONFIG_DUMP => Access::Namespace(caller.namespace),
+            Ok(caller) if caller.namespace == state.namespace => {
+                (Access::Everything, Asker::Own(caller.service_account))
+            }
+            Ok(caller) if request.uri().path() == CONFIG_DUMP => {
+                (Access::Namespace(caller.namespace.clone()), Asker::Namespace(caller.namespace))
+            }
             Ok(_) => return (StatusCode::FORBIDDEN, "only the control plane's namespace may ask\n").into_response(),
             Err(error) => {
                 tracing::debug!(reason = %error, "debug request refused");
@@ -134,6 +144,7 @@ async fn guard<R: TokenReviewer>(
         }
     };
     request.extensions_mut().insert(access);
+    request.extensions_mut().insert(asker);
     next.run(request).await
 }
 
@@ -141,16 +152,66 @@ fn index() -> String {
     PAGES.iter().map(|(path, content)| format!("{path:<40} {content}\n")).collect()
 }
 
-async fn syncz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
-    Json(pages::connections(&state.hub.connections()))
+/// Writes a page.
+type Write = Box<dyn FnOnce(&mut Sheet) -> io::Result<()> + Send>;
+
+/// A page that may be long: it is built on a thread of its own when it is the caller's turn, and sent as it is built.
+/// `prepare` tells how, or what is not found.
+async fn long<R: TokenReviewer>(
+    state: Arc<DebugState<R>>,
+    asker: Asker,
+    prepare: impl FnOnce(&DebugState<R>) -> Result<Write, String> + Send + 'static,
+) -> Response {
+    let Some(turn) = state.turns.take(asker).await else {
+        let message = "another page is being built for you, or too many for others: try again\n";
+        return (StatusCode::TOO_MANY_REQUESTS, message).into_response();
+    };
+    let (mut sheet, pieces) = sheet();
+    let (prepared_tx, prepared) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let (write, missing) = match prepare(&state) {
+            Ok(write) => (Some(write), None),
+            Err(message) => (None, Some(message)),
+        };
+        // A client that has gone needs neither.
+        if prepared_tx.send(missing).is_ok()
+            && let Some(write) = write
+            && let Err(error) = write(&mut sheet).and_then(|()| sheet.finish())
+        {
+            tracing::debug!(%error, "page not sent as a whole");
+        }
+    });
+    match prepared.await {
+        Ok(None) => ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response(),
+        Ok(Some(missing)) => (StatusCode::NOT_FOUND, missing).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be built, see the log\n").into_response(),
+    }
 }
 
-async fn ambientz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
-    let (addresses, policies): (Vec<_>, Vec<_>) = {
-        let model = state.model.read().unwrap_or_else(PoisonError::into_inner);
-        (model.addresses().values().cloned().collect(), model.authorizations().values().cloned().collect())
-    };
-    Json(pages::ambient(&addresses, &policies))
+async fn syncz<R: TokenReviewer>(
+    State(state): State<Arc<DebugState<R>>>,
+    Extension(asker): Extension<Asker>,
+) -> Response {
+    long(state, asker, |state| {
+        let all = state.hub.connections();
+        Ok(Box::new(move |out| pages::connections(out, &all)))
+    })
+    .await
+}
+
+async fn ambientz<R: TokenReviewer>(
+    State(state): State<Arc<DebugState<R>>>,
+    Extension(asker): Extension<Asker>,
+) -> Response {
+    long(state, asker, |state| {
+        let (addresses, policies): (Vec<_>, Vec<_>) = {
+            let model = state.model.read().unwrap_or_else(PoisonError::into_inner);
+            (model.addresses().values().cloned().collect(), model.authorizations().values().cloned().collect())
+        };
+        Ok(Box::new(move |out| pages::ambient(out, &addresses, &policies)))
+    })
+    .await
 }
 
 /// Which proxy is meant: its node id, the number of its stream, or `name.namespace`.
@@ -164,27 +225,29 @@ fn is_meant(status: &ConnectionStatus, id: &str) -> bool {
     status.node == id || status.id.to_string() == id || status.node.split('~').nth(2) == Some(id)
 }
 
-async fn config_dump<R>(
+async fn config_dump<R: TokenReviewer>(
     State(state): State<Arc<DebugState<R>>>,
     Extension(access): Extension<Access>,
+    Extension(asker): Extension<Asker>,
     Query(proxy): Query<Proxy>,
 ) -> Response {
-    let visible = |status: &ConnectionStatus| match &access {
-        Access::Everything => true,
-        Access::Namespace(own) => {
-            let name = status.node.split('~').nth(2).unwrap_or_default();
-            name.rsplit_once('.').is_some_and(|(_, namespace)| *namespace == **own)
-        }
-    };
-    let found = state.hub.connections().into_iter().find(|one| is_meant(one, &proxy.id) && visible(one));
-    match found {
-        Some(status) => Json(pages::dump(&status, &state.hub)).into_response(),
+    long(state, asker, move |state| {
+        let visible = |status: &ConnectionStatus| match &access {
+            Access::Everything => true,
+            Access::Namespace(own) => {
+                let name = status.node.split('~').nth(2).unwrap_or_default();
+                name.rsplit_once('.').is_some_and(|(_, namespace)| *namespace == **own)
+            }
+        };
+        let found = state.hub.connections().into_iter().find(|one| is_meant(one, &proxy.id) && visible(one));
         // The same for one that may not be seen: nobody learns what there is.
-        None => {
-            let message = format!("no proxy {:?} is connected here; see /debug/syncz for proxyID\n", proxy.id);
-            (StatusCode::NOT_FOUND, message).into_response()
-        }
-    }
+        let Some(status) = found else {
+            return Err(format!("no proxy {:?} is connected here; see /debug/syncz for proxyID\n", proxy.id));
+        };
+        let hub = state.hub.clone();
+        Ok(Box::new(move |out| pages::dump(out, &status, &hub)))
+    })
+    .await
 }
 
 async fn force_disconnect<R>(State(state): State<Arc<DebugState<R>>>, Query(proxy): Query<Proxy>) -> Response {
@@ -211,12 +274,33 @@ async fn networkz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
     Json(pages::networks(state.model.read().unwrap_or_else(PoisonError::into_inner).world()))
 }
 
-async fn layer7<R: TokenReviewer>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
-    Json(pages::layer7(&state.model.read().unwrap_or_else(PoisonError::into_inner)))
+async fn layer7<R: TokenReviewer>(
+    State(state): State<Arc<DebugState<R>>>,
+    Extension(asker): Extension<Asker>,
+) -> Response {
+    long(state, asker, |state| {
+        let (computed, resources): (_, Vec<_>) = {
+            let model = state.model.read().unwrap_or_else(PoisonError::into_inner);
+            (model.layer7().computed(), model.layer7().resources().values().cloned().collect())
+        };
+        Ok(Box::new(move |out| pages::layer7(out, computed, &resources)))
+    })
+    .await
 }
 
-async fn authorizationz<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {
-    Json(pages::authorization(&state.model.read().unwrap_or_else(PoisonError::into_inner)))
+async fn authorizationz<R: TokenReviewer>(
+    State(state): State<Arc<DebugState<R>>>,
+    Extension(asker): Extension<Asker>,
+) -> Response {
+    long(state, asker, |state| {
+        let (policies, statuses): (Vec<_>, Vec<_>) = {
+            let model = state.model.read().unwrap_or_else(PoisonError::into_inner);
+            let statuses = model.statuses().iter().map(|(target, status)| (target.clone(), status.clone()));
+            (model.authorizations().values().cloned().collect(), statuses.collect())
+        };
+        Ok(Box::new(move |out| pages::authorization(out, &policies, &statuses)))
+    })
+    .await
 }
 
 async fn push_status<R>(State(state): State<Arc<DebugState<R>>>) -> Json<Value> {

@@ -1,19 +1,21 @@
 //! What the debug pages show, as JSON.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use mesh_wire::type_url;
 use mesh_xds::server::{ConnectionStatus, Hub, Resource};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::sheet::object;
 use super::view;
 use crate::config::mesh::Reported;
-use crate::translate::Model;
+use crate::translate::{ObjectStatus, StatusTarget};
 use crate::world::{MeshSettings, NetworkGatewayAddress, World};
 
 /// Connected proxies.
-pub(super) fn connections(all: &[ConnectionStatus]) -> Value {
-    json!({"connected": all.iter().map(connection).collect::<Vec<_>>()})
+pub(super) fn connections(out: &mut impl Write, all: &[ConnectionStatus]) -> io::Result<()> {
+    object(out, |page| page.list("connected", all.iter().map(connection)))
 }
 
 fn connection(one: &ConnectionStatus) -> Value {
@@ -42,35 +44,38 @@ fn connection(one: &ConnectionStatus) -> Value {
 }
 
 /// Everything published.
-pub(super) fn ambient(addresses: &[Arc<Resource>], policies: &[Arc<Resource>]) -> Value {
-    let (services, workloads): (Vec<_>, Vec<_>) = addresses.iter().partition(|one| one.is_group);
-    let views = |all: Vec<&Arc<Resource>>| all.into_iter().map(|one| view::address(one)).collect::<Vec<_>>();
-    let policies: Vec<_> = policies.iter().map(|one| view::authorization(one)).collect();
-    json!({"workloads": views(workloads), "services": views(services), "policies": policies})
+pub(super) fn ambient(out: &mut impl Write, addresses: &[Arc<Resource>], policies: &[Arc<Resource>]) -> io::Result<()> {
+    let addresses_of = |is_group: bool| addresses.iter().filter(move |one| one.is_group == is_group);
+    object(out, |page| {
+        page.list("workloads", addresses_of(false).map(|one| view::address(one)))?;
+        page.list("services", addresses_of(true).map(|one| view::address(one)))?;
+        page.list("policies", policies.iter().map(|one| view::authorization(one)))
+    })
 }
 
 /// What waypoints and gateways are told.
-pub(super) fn layer7(model: &Model) -> Value {
-    let resources: Vec<_> = model.layer7().resources().values().map(|one| view::layer7(one)).collect();
-    json!({"computed": model.layer7().computed(), "resources": resources})
+pub(super) fn layer7(out: &mut impl Write, computed: u64, resources: &[Arc<Resource>]) -> io::Result<()> {
+    object(out, |page| {
+        page.value("computed", &json!(computed))?;
+        page.list("resources", resources.iter().map(|one| view::layer7(one)))
+    })
 }
 
 /// What one proxy is sent.
-pub(super) fn dump(proxy: &ConnectionStatus, hub: &Hub) -> Value {
-    let configs: Map<_, _> = proxy
-        .types
-        .iter()
-        .map(|kind| {
-            let sent = hub.sent_to(proxy.id, kind.type_url);
-            let views: Vec<_> = match kind.type_url {
-                type_url::AUTHORIZATION => sent.iter().map(|one| view::authorization(one)).collect(),
-                type_url::L7 => sent.iter().map(|one| view::layer7(one)).collect(),
-                _ => sent.iter().map(|one| view::address(one)).collect(),
-            };
-            (kind.type_url.to_owned(), Value::from(views))
+pub(super) fn dump(out: &mut impl Write, proxy: &ConnectionStatus, hub: &Hub) -> io::Result<()> {
+    object(out, |page| {
+        page.value("connection", &connection(proxy))?;
+        page.object("configs", |configs| {
+            proxy.types.iter().try_for_each(|kind| {
+                let view = match kind.type_url {
+                    type_url::AUTHORIZATION => view::authorization,
+                    type_url::L7 => view::layer7,
+                    _ => view::address,
+                };
+                configs.list(kind.type_url, hub.sent_to(proxy.id, kind.type_url).iter().map(|one| view(one)))
+            })
         })
-        .collect();
-    json!({"connection": connection(proxy), "configs": configs})
+    })
 }
 
 /// The settings in force, and what became of what was written.
@@ -110,20 +115,27 @@ pub(super) fn networks(world: &World) -> Value {
 }
 
 /// Policies as they are published, and what their statuses say.
-pub(super) fn authorization(model: &Model) -> Value {
-    let policies: Vec<_> = model.authorizations().values().map(|one| view::authorization(one)).collect();
-    let statuses = model.statuses().iter().map(|(target, status)| {
-        let conditions = status
-            .conditions
-            .iter()
-            .map(|one| json!({"type": one.type_, "status": one.holds, "reason": one.reason, "message": one.message}));
-        json!({
-            "kind": target.kind.name(),
-            "object": target.key.to_string(),
-            "conditions": conditions.collect::<Vec<_>>(),
-        })
-    });
-    json!({"policies": policies, "statuses": statuses.collect::<Vec<_>>()})
+pub(super) fn authorization(
+    out: &mut impl Write,
+    policies: &[Arc<Resource>],
+    statuses: &[(StatusTarget, Arc<ObjectStatus>)],
+) -> io::Result<()> {
+    object(out, |page| {
+        page.list("policies", policies.iter().map(|one| view::authorization(one)))?;
+        page.list("statuses", statuses.iter().map(|(target, status)| status_of(target, status)))
+    })
+}
+
+fn status_of(target: &StatusTarget, status: &ObjectStatus) -> Value {
+    let conditions = status
+        .conditions
+        .iter()
+        .map(|one| json!({"type": one.type_, "status": one.holds, "reason": one.reason, "message": one.message}));
+    json!({
+        "kind": target.kind.name(),
+        "object": target.key.to_string(),
+        "conditions": conditions.collect::<Vec<_>>(),
+    })
 }
 
 /// The last publication, and how far the proxies are.

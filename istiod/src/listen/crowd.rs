@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::Bounds;
+
 /// Who holds a place, in the order of arrival.
 pub(super) type Ticket = u64;
 
@@ -12,6 +14,8 @@ pub(super) type Ticket = u64;
 pub(super) struct Crowd {
     max: usize,
     per_source: usize,
+    /// What becomes of a newcomer whose source has its share.
+    newest_first: bool,
     next: Ticket,
     total: usize,
     /// By source, oldest first; a source without any is not kept.
@@ -34,16 +38,26 @@ pub(super) enum Entry {
 
 impl Crowd {
     /// So many places, and so many for one source.
-    pub(super) fn new(max: usize, per_source: usize) -> Self {
-        Self { max: max.max(1), per_source: per_source.max(1), next: 0, total: 0, by_source: HashMap::new() }
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        Self {
+            max: bounds.strangers.max(1),
+            per_source: bounds.strangers_per_source.max(1),
+            newest_first: bounds.newest_first,
+            next: 0,
+            total: 0,
+            by_source: HashMap::new(),
+        }
     }
 
     /// A place for one more of this source.
     pub(super) fn enter(&mut self, source: IpAddr) -> Entry {
-        if self.by_source.get(&source).map_or(0, VecDeque::len) >= self.per_source {
-            return Entry::Refused;
-        }
-        let evicted = if self.total >= self.max { self.evict() } else { None };
+        let has_share = self.by_source.get(&source).map_or(0, VecDeque::len) >= self.per_source;
+        let evicted = match has_share {
+            true if self.newest_first => self.evict_of(source),
+            true => return Entry::Refused,
+            false if self.total >= self.max => self.evict(),
+            false => None,
+        };
         let ticket = self.next;
         self.next += 1;
         self.total += 1;
@@ -66,6 +80,11 @@ impl Crowd {
     fn evict(&mut self) -> Option<Ticket> {
         let key = |tickets: &VecDeque<Ticket>| (std::cmp::Reverse(tickets.len()), tickets.front().copied());
         let source = *self.by_source.iter().min_by_key(|(_, tickets)| key(tickets))?.0;
+        self.evict_of(source)
+    }
+
+    /// Takes the place of the oldest of a source.
+    fn evict_of(&mut self, source: IpAddr) -> Option<Ticket> {
         let oldest = self.by_source.get(&source)?.front().copied()?;
         self.leave(source, oldest);
         Some(oldest)
@@ -87,13 +106,17 @@ pub(super) fn source(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn crowd(strangers: usize, strangers_per_source: usize) -> Crowd {
+        Crowd::new(&Bounds { strangers, strangers_per_source, ..Bounds::default() })
+    }
+
     fn ip(text: &str) -> IpAddr {
         source(text.parse().unwrap())
     }
 
     #[test]
     fn a_source_has_a_share_and_gets_it_back() {
-        let mut crowd = Crowd::new(10, 2);
+        let mut crowd = crowd(10, 2);
         let first = crowd.enter(ip("10.0.0.1"));
         assert!(matches!(first, Entry::Admitted { ticket: 0, evicted: None }));
         assert!(matches!(crowd.enter(ip("10.0.0.1")), Entry::Admitted { .. }));
@@ -107,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_source_with_most_makes_room() {
-        let mut crowd = Crowd::new(4, 3);
+        let mut crowd = crowd(4, 3);
         crowd.enter(ip("10.0.0.9"));
         for _ in 0..3 {
             crowd.enter(ip("10.0.0.1"));
@@ -118,8 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn where_the_newest_comes_first_a_source_with_its_share_gives_up_its_oldest() {
+        let mut crowd = Crowd::new(&Bounds { strangers: 10, strangers_per_source: 2, ..Bounds::open() });
+        crowd.enter(ip("10.0.0.2"));
+        for _ in 0..2 {
+            crowd.enter(ip("10.0.0.1"));
+        }
+        let Entry::Admitted { evicted, .. } = crowd.enter(ip("10.0.0.1")) else { panic!("refused") };
+        assert_eq!(evicted, Some(1), "its own, not the older one of another");
+        assert_eq!(crowd.total, 3);
+    }
+
+    #[test]
     fn nothing_is_kept_of_who_left() {
-        let mut crowd = Crowd::new(100, 100);
+        let mut crowd = crowd(100, 100);
         for number in 0..50_u8 {
             let Entry::Admitted { ticket, .. } = crowd.enter(IpAddr::from([10, 0, 0, number])) else { panic!() };
             crowd.leave(IpAddr::from([10, 0, 0, number]), ticket);

@@ -1,6 +1,7 @@
 //! A byte stream whose incoming HTTP/2 frames are counted. What no use of the port explains ends the connection.
 
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -38,8 +39,10 @@ impl<T> Guard<T> {
                     return Err(io::Error::other("too many requests of one who did not say who it is"));
                 }
             }
-            hygiene.received(frame, || since.elapsed()).map_err(io::Error::other)
-        })
+            hygiene.received(frame, || since.elapsed()).map_err(io::Error::other)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::routing::get;
 use mesh_core::drain::DrainSignal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::*;
 
@@ -17,6 +18,7 @@ async fn start(http2: bool, max_age: Option<Duration>, patience: Option<Duration
         name: "test",
         listener,
         tls: None,
+        clients: None,
         plain_http2: http2,
         bounds: Bounds { patience, ..Bounds::default() },
         keepalive: (Duration::from_secs(30), Duration::from_secs(10)),
@@ -88,4 +90,77 @@ async fn a_stranger_is_closed_and_one_that_somebody_vouched_for_is_not() {
     tokio::time::sleep(Duration::from_millis(600)).await;
     known.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(known.read(&mut answer).await.unwrap() > 0, "still open");
+}
+
+/// Tells when it is dropped.
+struct Held(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.take().unwrap().send(());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (held, ended) = tokio::sync::oneshot::channel();
+    let held = Arc::new(std::sync::Mutex::new(Some(Held(Some(held)))));
+    let endless = async move || {
+        let held = held.lock().unwrap().take();
+        let piece = move |_| {
+            let _held = &held;
+            Ok::<_, std::convert::Infallible>(bytes::Bytes::from_static(&[b'x'; 65_536]))
+        };
+        axum::body::Body::from_stream(futures::StreamExt::map(futures::stream::repeat(()), piece))
+    };
+    let open = HttpServer::open("test", listener, Router::new().route("/", get(endless)));
+    let server = HttpServer { keepalive: (Duration::from_millis(300), Duration::from_millis(300)), ..open };
+    let (_signal, drain) = mesh_core::drain::channel();
+    tokio::spawn(server.run(drain));
+    let _silent = self::open(addr, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the answer is given up").unwrap();
+}
+
+/// A connection from one of the addresses of this machine.
+async fn from(source: [u8; 4], to: SocketAddr, said: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    let mut tcp = socket.connect(to).await.unwrap();
+    tcp.write_all(said).await.unwrap();
+    tcp
+}
+
+#[tokio::test]
+async fn whoever_keeps_an_open_port_busy_the_probe_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let long = bytes::Bytes::from(vec![b'x'; 16 << 20]);
+    let router = Router::new().route("/ready", get(async || "ready")).route("/long", get(async move || long));
+    let (_signal, drain) = mesh_core::drain::channel();
+    tokio::spawn(HttpServer::open("test", listener, router).run(drain));
+    let probe = async |source: [u8; 4], open: usize| {
+        let answered = async {
+            let mut tcp = from(source, addr, b"GET /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+            let mut answer = String::new();
+            tcp.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(5), answered).await.expect("an answer in time");
+        assert!(answer.ends_with("ready"), "{answer} from {source:?} with {open} connections open");
+    };
+    let mut hostile = Vec::new();
+    // More than there are places, of more addresses than fit; they ask for much and take nothing of it.
+    for last in 2..14 {
+        for _ in 0..30 {
+            hostile.push(from([127, 0, 0, last], addr, b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await);
+        }
+        probe([127, 0, 0, 1], hostile.len()).await;
+    }
+    // An address with more than its share still gets an answer to its last question.
+    for _ in 0..40 {
+        hostile.push(from([127, 0, 0, 1], addr, b"").await);
+    }
+    probe([127, 0, 0, 1], hostile.len()).await;
 }

@@ -29,14 +29,18 @@ use crate::world::{Change, Kind, Labels, Object};
 /// What an object means for the world. Configuration that names a revision is that one's affair, or that of whom a tag of
 /// the name stands for.
 pub fn change(kind: Kind, object: DynamicObject, revision: &str) -> Change {
-    let named = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::REVISION));
-    let other =
-        named.filter(|named| REVISED.contains(&kind) && *named != revision).map(|named| Arc::from(named.as_str()));
+    let other = other_revision(kind, &object, revision).map(Arc::from);
     let change = Box::new(plain(kind, object));
     match other {
         Some(revision) => Change::Tagged { revision, change },
         None => *change,
     }
+}
+
+/// The revision that an object names, if that is not ours: it may still be a tag that stands for ours.
+pub fn other_revision<'a>(kind: Kind, object: &'a DynamicObject, revision: &str) -> Option<&'a str> {
+    let named = object.metadata.labels.as_ref()?.get(names::REVISION)?;
+    (REVISED.contains(&kind) && named != revision).then_some(named)
 }
 
 /// The same, whoever is named.
@@ -53,6 +57,7 @@ fn plain(kind: Kind, object: DynamicObject) -> Change {
         Kind::Peer => return security::peer(key, object),
         Kind::ServiceEntry => return entry::entry(key, object),
         Kind::WorkloadEntry => workload_entry::workload_entry(&key, object),
+        Kind::WorkloadGroup => written::read(&key, object).map(|one| Some(Object::WorkloadGroup(one))),
         Kind::Gateway => gateway::gateway(&key, object),
         Kind::GatewayClass => gateway::class(&key, object),
         Kind::Request => return request::request(key, object),

@@ -215,6 +215,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn definitions_are_awaited_of_every_kind_that_has_one_and_of_no_other() {
+        let has_definition = |kind: &Kind| !matches!(&*resource(*kind).group, "" | "discovery.k8s.io");
+        assert!(Kind::DEFINED.iter().all(has_definition));
+        assert!(!Kind::BUILT_IN.iter().chain(&Kind::REFERENCED).any(has_definition));
+        assert_eq!(Kind::DEFINED.len(), Kind::ALL.iter().filter(|kind| has_definition(kind)).count());
+    }
+
+    #[test]
     fn a_definition_that_cannot_be_used_is_not_an_absent_one() {
         let definition = |version: &str| -> DynamicObject {
             serde_json::from_value(json!({

@@ -11,7 +11,8 @@ use std::marker::PhantomData;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, Resource};
 use kube::core::DynamicResourceScope;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -39,18 +40,36 @@ impl Parts for OfPod {
         "args",
         "command",
         "containerStatuses",
+        "dnsPolicy",
+        "enableServiceLinks",
         "env",
         "envFrom",
         "ephemeralContainers",
+        "hostIP",
+        "hostIPs",
+        "image",
+        "imagePullPolicy",
         "imagePullSecrets",
         "initContainerStatuses",
+        "lastProbeTime",
+        "lastTransitionTime",
         "lifecycle",
         "livenessProbe",
+        "message",
         "nodeSelector",
+        "preemptionPolicy",
+        "priority",
+        "qosClass",
         "readinessProbe",
+        "reason",
         "resources",
+        "schedulerName",
         "securityContext",
+        "startTime",
         "startupProbe",
+        "terminationGracePeriodSeconds",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
         "tolerations",
         "topologySpreadConstraints",
         "volumeDevices",
@@ -142,25 +161,84 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DynamicObject, A::Error> {
         let (mut metadata, mut data) = (ObjectMeta::default(), Map::new());
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "metadata" => {
-                    let read = map.next_value_seed(Tree(&["managedFields"]))?;
-                    metadata = serde_json::from_value(read).map_err(A::Error::custom)?;
-                }
+        while let Some(key) = map.next_key_seed(Name(self.0))? {
+            match key {
+                Some(key) if key == "metadata" => metadata = map.next_value_seed(Metadata)?,
                 // Objects of one watch are of one kind.
-                "apiVersion" | "kind" => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                name if self.0.contains(&name) => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                _ => {
+                Some(key) if key != "apiVersion" && key != "kind" => {
                     data.insert(key, map.next_value_seed(Tree(self.0))?);
                 }
+                _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(DynamicObject { types: None, metadata, data: Value::Object(data) })
+    }
+}
+
+/// Reads the name of a field; none if the field is left out.
+struct Name(Unread);
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<String>, E> {
+        Ok((!self.0.contains(&name)).then(|| name.to_owned()))
+    }
+}
+
+/// Reads metadata without the record of who manages which field.
+struct Metadata;
+
+impl<'de> DeserializeSeed<'de> for Metadata {
+    type Value = ObjectMeta;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ObjectMeta, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Metadata {
+    type Value = ObjectMeta;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ObjectMeta, A::Error> {
+        ObjectMeta::deserialize(MapAccessDeserializer::new(Unmanaged(map)))
+    }
+}
+
+/// The fields of metadata but for that record.
+struct Unmanaged<A>(A);
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Unmanaged<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.0.next_key_seed(Name(&["managedFields"]))? {
+            match name {
+                Some(name) => return seed.deserialize(name.into_deserializer()).map(Some),
+                None => drop(self.0.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.0.next_value_seed(seed)
     }
 }
 
@@ -229,11 +307,10 @@ impl<'de> Visitor<'de> for Tree {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut values = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if self.0.contains(&key.as_str()) {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                values.insert(key, map.next_value_seed(self)?);
+        while let Some(key) = map.next_key_seed(Name(self.0))? {
+            match key {
+                Some(key) => drop(values.insert(key, map.next_value_seed(self)?)),
+                None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(Value::Object(values))

@@ -64,6 +64,7 @@ impl Writer {
             match (current, wanted) {
                 (true, None) => {}
                 (true, Some(wanted)) => found.current.push((target, wanted)),
+                (false, None) if !self.judges(kind, object) => {}
                 (false, _) => found.stale.push(target),
             }
         }

@@ -174,7 +174,7 @@ impl Bench {
     fn create(&self, kind: Kind, path: &str, object: Value) {
         self.api.put(path, object.clone());
         let object = serde_json::from_value(object).unwrap();
-        self.tell([crate::source::convert::change(kind, object, "default")]);
+        self.tell([convert::change(kind, object, "default")]);
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Api) -> bool) {
@@ -251,7 +251,7 @@ async fn nothing_is_taken_away_before_everything_is_known() {
     bench.leading.send_replace(true);
     bench.settle().await;
     assert_eq!(bench.api.writes(), 0, "the cluster is not read yet");
-    bench.tell([crate::source::convert::change(Kind::Service, serde_json::from_value(stale).unwrap(), "default")]);
+    bench.tell([convert::change(Kind::Service, serde_json::from_value(stale).unwrap(), "default")]);
     bench.feed.complete();
     // Another leader wrote it, and nobody wants it any more.
     bench.until("the removal", |api| api.conditions(SERVICE).is_empty()).await;
@@ -276,7 +276,7 @@ async fn a_waypoint_label_comes_and_goes() {
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "ghost", "namespace": "ns"},
         "spec": {"gatewayClassName": "istio-waypoint"}, "status": {"addresses": [{"value": "10.0.0.1"}]},
     });
-    bench.tell([crate::source::convert::change(Kind::Gateway, serde_json::from_value(gateway).unwrap(), "default")]);
+    bench.tell([convert::change(Kind::Gateway, serde_json::from_value(gateway).unwrap(), "default")]);
     bench.until("the binding", |api| is(api, "WaypointAccepted")).await;
     let mut live = bench.api.objects.lock().unwrap().get(SERVICE).cloned().unwrap();
     live["metadata"]["labels"] = json!({"istio.io/use-waypoint": "none"});
@@ -310,7 +310,7 @@ async fn a_deleted_object_is_no_failure_and_stops_nobody() {
     bench.leading.send_replace(true);
     // Known to the model, gone from the API server.
     let gone = serde_json::from_value(service("ghost")).unwrap();
-    bench.tell([crate::source::convert::change(Kind::Service, gone, "default")]);
+    bench.tell([convert::change(Kind::Service, gone, "default")]);
     bench.create(Kind::Authorization, POLICY, policy("ALLOW", 1));
     bench.until("the other status", |api| !api.conditions(POLICY).is_empty()).await;
     assert_eq!(bench.api.writes(), 1);
@@ -347,7 +347,7 @@ async fn a_route_keeps_what_other_controllers_say_of_it() {
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "edge", "namespace": "ns"},
         "spec": {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
     });
-    bench.tell([crate::source::convert::change(Kind::Gateway, serde_json::from_value(edge).unwrap(), "default")]);
+    bench.tell([convert::change(Kind::Gateway, serde_json::from_value(edge).unwrap(), "default")]);
     let theirs = json!({"parentRef": {"name": "other"}, "controllerName": "example.com/c", "conditions": []});
     let stale =
         json!({"parentRef": {"name": "gone"}, "controllerName": "istio.io/gateway-controller", "conditions": []});
@@ -387,4 +387,68 @@ async fn a_route_keeps_what_other_controllers_say_of_it() {
     moved["spec"]["parentRefs"] = json!([{"name": "other"}]);
     bench.create(Kind::HttpRoute, ROUTE, moved);
     bench.until("our entry is gone", |api| parents(api) == [theirs.clone()]).await;
+}
+
+/// As [`policy`], of another revision, with what that one says of it.
+fn judged_elsewhere() -> Value {
+    let mut theirs = policy("ALLOW", 1);
+    theirs["metadata"]["labels"] = json!({"istio.io/rev": "canary"});
+    theirs["status"]["conditions"] = json!([{"type": "ZtunnelAccepted", "status": "True", "reason": "Accepted", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let fields = json!({"f:status": {"f:conditions": {"k:{\"type\":\"ZtunnelAccepted\"}": {}}}});
+    theirs["metadata"]["managedFields"] = json!([{"manager": "istio-ambient-ztunnel-policy", "operation": "Apply", "subresource": "status", "fieldsType": "FieldsV1", "fieldsV1": fields}]);
+    theirs
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_revision_says_of_its_objects_stays() {
+    let bench = start(Arc::default());
+    bench.create(Kind::Authorization, POLICY, judged_elsewhere());
+    bench.feed.complete();
+    bench.leading.send_replace(true);
+    bench.settle().await;
+    assert_eq!((bench.api.writes(), bench.api.conditions(POLICY).len()), (0, 1), "by the look at everything");
+    // Ours for a while, then theirs again.
+    bench.create(Kind::Authorization, POLICY, policy("ALLOW", 2));
+    let ours = |api: &Api| api.conditions(POLICY).iter().any(|one| one["observedGeneration"] == 2);
+    bench.until("our status", ours).await;
+    let mut back = judged_elsewhere();
+    back["status"] = bench.api.objects.lock().unwrap()[POLICY]["status"].clone();
+    let writes = bench.api.writes();
+    bench.create(Kind::Authorization, POLICY, back);
+    bench.settle().await;
+    assert_eq!((bench.api.writes(), bench.api.conditions(POLICY).len()), (writes, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_in_a_namespace_that_is_not_looked_at_stays() {
+    let bench = start(Arc::default());
+    let namespace = |labels: Value| {
+        let one = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns", "labels": labels}});
+        convert::change(Kind::Namespace, serde_json::from_value(one).unwrap(), "default")
+    };
+    let selector = serde_json::from_value(json!({"matchLabels": {"mesh": "ours"}})).unwrap();
+    let settings =
+        crate::world::MeshSettings { discovery_selectors: vec![selector], ..crate::world::MeshSettings::default() };
+    bench.tell([Change::Settings(Arc::new(settings)), namespace(json!({"mesh": "theirs"}))]);
+    let mut theirs = judged_elsewhere();
+    theirs["metadata"]["labels"] = json!({});
+    bench.create(Kind::Authorization, POLICY, theirs);
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "r", "namespace": "ns", "uid": "u", "generation": 5, "resourceVersion": "7"},
+        "spec": {"parentRefs": [{"name": "edge"}]},
+        "status": {"parents": [{"parentRef": {"name": "edge"}, "controllerName": "istio.io/gateway-controller", "conditions": []}]},
+    });
+    bench.create(Kind::HttpRoute, ROUTE, route);
+    bench.feed.complete();
+    bench.leading.send_replace(true);
+    bench.settle().await;
+    assert_eq!(bench.api.writes(), 0, "by the look at everything");
+    bench.tell([namespace(json!({"mesh": "ours"}))]);
+    let ours = |api: &Api| api.conditions(POLICY).iter().any(|one| one["observedGeneration"] == 1);
+    bench.until("our status", ours).await;
+    let writes = bench.api.writes();
+    bench.tell([namespace(json!({"mesh": "theirs"}))]);
+    bench.settle().await;
+    assert_eq!((bench.api.writes(), bench.api.conditions(POLICY).len()), (writes, 1), "when it is hidden");
 }

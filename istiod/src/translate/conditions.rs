@@ -1,5 +1,6 @@
 //! What the statuses of objects should say.
 
+mod closed;
 mod parts;
 pub mod words;
 
@@ -9,6 +10,7 @@ use mesh_api::status::{
 };
 use mesh_core::names::NamespacedName;
 
+use super::l7::remarks::Board;
 use super::required::{decides, guarded};
 use super::waypoint::{self, Subject};
 use super::{attach, backend_policy, extension, l7, peer, policy, route};
@@ -150,11 +152,17 @@ const GATEWAY_TYPES: &[&str] = &[words::ACCEPTED, words::PROGRAMMED, words::RESO
 /// What is said of a route at a parent.
 const ROUTE_TYPES: &[&str] = &[words::ACCEPTED, words::RESOLVED_REFS, words::RESOLVED_WAYPOINTS];
 
-/// What the status of an object should say. `unreadable` is what cannot be read of it.
+/// What the status of an object should say. `remarks` are what the making of resources found wrong; `unreadable` is what
+/// cannot be read of it.
 ///
 /// # Source
 /// spec of the workload model, sections 8.7, 9.4 and 9.6.
-pub fn of(world: &World, kind: Kind, key: &NamespacedName, unreadable: Option<&Unreadable>) -> Judged {
+pub fn of(
+    world: &World,
+    remarks: &Board,
+    (kind, key): (Kind, &NamespacedName),
+    unreadable: Option<&Unreadable>,
+) -> Judged {
     let seen = world.visible(&key.namespace);
     let unreadable = unreadable.filter(|_| seen);
     match kind {
@@ -174,11 +182,11 @@ pub fn of(world: &World, kind: Kind, key: &NamespacedName, unreadable: Option<&U
         Kind::Authorization => {
             let policy = world.authorization(key).filter(|_| seen);
             let stand_in = world.is_stand_in(kind, key);
-            of_authorization(world, policy.map(|policy| &**policy), stand_in, unreadable)
+            of_authorization((world, remarks), policy.map(|policy| &**policy), stand_in, unreadable)
         }
         Kind::Request => {
             let policy = world.request(key).filter(|_| seen);
-            vec![(WAYPOINT_MANAGER, policy.and_then(|policy| of_request(world, policy)))]
+            vec![(WAYPOINT_MANAGER, policy.map(|policy| of_request(world, remarks, policy)))]
         }
         Kind::Peer => {
             let policy = world.peer(key).filter(|_| seen);
@@ -187,7 +195,8 @@ pub fn of(world: &World, kind: Kind, key: &NamespacedName, unreadable: Option<&U
         }
         Kind::Gateway => {
             let gateway = world.gateway(key).filter(|_| seen);
-            vec![(GATEWAY_MANAGER, gateway.and_then(|gateway| gateway::gateway(world, gateway)))]
+            let status = gateway.and_then(|gateway| gateway::gateway(world, gateway));
+            vec![(GATEWAY_MANAGER, status.map(|status| closed::gateway(remarks, key, status)))]
         }
         Kind::ListenerSet => {
             let set = world.listener_set(key).filter(|_| seen);
@@ -204,15 +213,17 @@ pub fn of(world: &World, kind: Kind, key: &NamespacedName, unreadable: Option<&U
         Kind::BackendTlsPolicy | Kind::TrafficPolicy => {
             vec![(BACKEND_POLICY_MANAGER, backend_policy::status_of(world, kind, key, unreadable))]
         }
-        Kind::ReferenceGrant => Vec::new(),
+        Kind::ReferenceGrant | Kind::WorkloadGroup => Vec::new(),
         Kind::VirtualService => {
             let one = world.virtual_service(key).filter(|_| seen);
-            let judged = one.map(|one| (one.generation, vec![l7::report::virtual_service(world, one)]));
+            let found = remarks.texts(kind, key);
+            let judged = one.map(|one| (one.generation, vec![l7::report::virtual_service(world, one, found)]));
             vec![(CONFIG_MANAGER, served(judged, unreadable))]
         }
         Kind::DestinationRule => {
             let rule = world.destination_rule(key).filter(|_| seen);
-            let judged = rule.map(|rule| (rule.generation, vec![l7::report::destination_rule(world, rule)]));
+            let found = remarks.texts(kind, key);
+            let judged = rule.map(|rule| (rule.generation, vec![l7::report::destination_rule(world, rule, found)]));
             vec![(CONFIG_MANAGER, served(judged, unreadable))]
         }
         Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => {
@@ -301,7 +312,7 @@ fn served(judged: Option<(i64, Vec<Condition>)>, unreadable: Option<&Unreadable>
 }
 
 fn of_authorization(
-    world: &World,
+    (world, remarks): (&World, &Board),
     policy: Option<&AuthorizationPolicy>,
     stand_in: bool,
     unreadable: Option<&Unreadable>,
@@ -320,10 +331,14 @@ fn of_authorization(
     let Some(policy) = policy else { return vec![(ZTUNNEL_MANAGER, None), (WAYPOINT_MANAGER, None)] };
     let ztunnel = policy::authorization(policy, world.settings()).condition;
     let targets: Vec<_> = policy.spec.target_ref.iter().chain(&policy.spec.target_refs).cloned().collect();
-    let waypoint = (!targets.is_empty()).then(|| match l7::unenforceable(policy) {
-        Some(reason) => Condition::unsupported(WAYPOINT_ACCEPTED, false, format!("not enforced as written: {reason}")),
-        None => attach::waypoint_accepted(world, &policy.key.namespace, &targets, decides(policy)),
-    });
+    let waypoint = match l7::unenforceable(policy) {
+        // It may be for gateways at the edge.
+        _ if targets.is_empty() => closed::by(remarks, Kind::Authorization, &policy.key),
+        Some(reason) => {
+            Some(Condition::unsupported(WAYPOINT_ACCEPTED, false, format!("not enforced as written: {reason}")))
+        }
+        None => Some(attach::waypoint_accepted(world, &policy.key.namespace, &targets, decides(policy))),
+    };
     let generation = policy.generation;
     vec![
         (ZTUNNEL_MANAGER, ztunnel.and_then(|one| status(one, generation))),
@@ -331,16 +346,22 @@ fn of_authorization(
     ]
 }
 
-fn of_request(world: &World, policy: &RequestAuthentication) -> Option<ObjectStatus> {
+fn of_request(world: &World, remarks: &Board, policy: &RequestAuthentication) -> ObjectStatus {
     if policy.targets.is_empty() {
-        return None;
+        let idle = || {
+            let message = "no effect: no gateway at the edge is selected, and node proxies know of no tokens; give it \
+                           targetRefs";
+            Condition::unsupported(WAYPOINT_ACCEPTED, false, message.to_owned())
+        };
+        let condition = closed::by(remarks, Kind::Request, &policy.key).unwrap_or_else(idle);
+        return ObjectStatus::new(policy.generation, vec![condition]);
     }
     let mut condition = attach::waypoint_accepted(world, &policy.key.namespace, &policy.targets, true);
     if condition.holds {
         let message = format!("{}; tokens are not verified yet, so nothing is let through there", condition.message);
         condition = Condition::unsupported(WAYPOINT_ACCEPTED, false, message);
     }
-    Some(ObjectStatus::new(policy.generation, vec![condition]))
+    ObjectStatus::new(policy.generation, vec![condition])
 }
 
 fn of_peer(

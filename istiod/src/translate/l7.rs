@@ -13,6 +13,7 @@ pub mod layer;
 mod onward;
 mod port;
 pub mod proxy;
+pub mod remarks;
 pub mod report;
 pub mod retry;
 mod rival;
@@ -26,4 +27,5 @@ mod virtual_service;
 
 pub(crate) use authorization::unenforceable;
 pub use layer::{Layer7, decode, redacted};
+pub(in crate::translate) use onward::closed_to;
 pub(super) use rival::losses;

@@ -165,11 +165,11 @@ impl Model {
         if dirty.strict {
             self.flush_strict(&mut delta);
         }
-        self.layer7.flush(&self.world, &mut layer7, &mut delta.changes);
+        let remarked = self.layer7.flush(&self.world, &mut layer7, &mut delta.changes);
         let policies = dirty.authorizations.into_iter().map(|key| (Kind::Authorization, key));
-        let judged: BTreeSet<_> = dirty.conditions.into_iter().chain(policies).collect();
+        let judged: BTreeSet<_> = dirty.conditions.into_iter().chain(policies).chain(remarked).collect();
         for (kind, key) in judged {
-            self.statuses.flush(&self.world, kind, &key, &mut delta.statuses);
+            self.statuses.flush(&self.world, self.layer7.remarks(), (kind, &key), &mut delta.statuses);
         }
         self.world.memo.forget();
         delta

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh_core::names::NamespacedName;
 
 use super::conditions::{self, ObjectStatus, StatusTarget, Unreadable};
+use super::l7::remarks::Board;
 use crate::world::{Change, Dirty, Kind, Object, World};
 
 /// What became different of a status; none where nothing is to be said any more.
@@ -50,9 +51,15 @@ impl Statuses {
     }
 
     /// Judges an object again, and tells what became different.
-    pub(super) fn flush(&mut self, world: &World, kind: Kind, key: &NamespacedName, changes: &mut Vec<StatusChange>) {
+    pub(super) fn flush(
+        &mut self,
+        world: &World,
+        remarks: &Board,
+        (kind, key): (Kind, &NamespacedName),
+        changes: &mut Vec<StatusChange>,
+    ) {
         let unreadable = self.unreadable.get(&(kind, key.clone()));
-        for (manager, status) in conditions::of(world, kind, key, unreadable) {
+        for (manager, status) in conditions::of(world, remarks, (kind, key), unreadable) {
             let target = StatusTarget { kind, key: key.clone(), manager };
             let status = status.map(bounded);
             if self.wanted.get(&target).map(|have| &**have) == status.as_ref() {
@@ -103,6 +110,7 @@ fn generation(object: &Object) -> i64 {
         Object::Request(policy) => policy.generation,
         Object::ServiceEntry(entry) => entry.generation,
         Object::WorkloadEntry(entry) => entry.generation,
+        Object::WorkloadGroup(group) => group.generation,
         Object::Gateway(gateway) => gateway.generation,
         Object::Pod(_) | Object::Service(_) | Object::Slice(_) | Object::Namespace(_) | Object::Node(_) => 0,
         Object::GatewayClass(_) | Object::ConfigMap(_) | Object::Secret(_) => 0,

@@ -1,13 +1,13 @@
 //! A WorkloadEntry becomes a workload.
 
 use mesh_core::names::NamespacedName;
-use mesh_wire::workload::Workload;
+use mesh_wire::workload::{Workload, WorkloadStatus};
 
 use super::subject::{self, Subject};
 use super::{member, waypoint};
 use crate::world::{MeshSettings, WorkloadEntry, World};
 
-/// The workload of a WorkloadEntry. Nobody watches its health: it counts as healthy.
+/// The workload of a WorkloadEntry. It counts as healthy, unless its health is watched and it is not known to be.
 ///
 /// # Source
 /// spec of the workload model, section 6.
@@ -29,6 +29,9 @@ pub fn workload(world: &World, entry: &WorkloadEntry) -> Workload {
         capacity: (entry.weight > 0).then_some(entry.weight),
         ..subject.workload(world)
     };
+    if entry.unhealthy {
+        workload.status = WorkloadStatus::Unhealthy.into();
+    }
     subject::set_address(&mut workload, &entry.address);
     workload.authorization_policies.extend(members.implicit_policies(world, Some(bound)));
     workload.services = members.ports;

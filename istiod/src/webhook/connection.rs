@@ -291,6 +291,7 @@ const BOUNDS: Bounds = Bounds {
     connections: 288,
     strangers: 256,
     strangers_per_source: 64,
+    newest_first: false,
     handshake: Duration::from_secs(5),
     patience: None,
 };

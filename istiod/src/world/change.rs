@@ -9,7 +9,7 @@ use super::{
     AuthorizationPolicy, BackendTlsPolicy, DestinationRule, Extension, Gateway, GatewayClass, GrpcRoute, HttpRoute,
     ListenerSet, Material, MeshSettings, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
     RequestAuthentication, Service, ServiceEntry, Slice, TcpRoute, TlsRoute, TrafficPolicy, UdpRoute, VirtualService,
-    WorkloadEntry,
+    WorkloadEntry, WorkloadGroup,
 };
 
 /// Kinds of objects in the world.
@@ -33,6 +33,8 @@ pub enum Kind {
     ServiceEntry,
     /// networking.istio.io/v1 WorkloadEntry.
     WorkloadEntry,
+    /// networking.istio.io/v1 WorkloadGroup.
+    WorkloadGroup,
     /// gateway.networking.k8s.io/v1 Gateway.
     Gateway,
     /// gateway.networking.k8s.io/v1 GatewayClass.
@@ -74,8 +76,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 28] = [
+    /// Every kind: those that every cluster has, those with definitions, and those of which only some objects are read.
+    pub const ALL: [Self; 29] = [
         Self::Namespace,
         Self::Node,
         Self::Service,
@@ -85,6 +87,7 @@ impl Kind {
         Self::Peer,
         Self::ServiceEntry,
         Self::WorkloadEntry,
+        Self::WorkloadGroup,
         Self::Gateway,
         Self::GatewayClass,
         Self::Request,
@@ -107,30 +110,13 @@ impl Kind {
     ];
     /// Kinds of which only the objects that others refer to are read.
     pub const REFERENCED: [Self; 2] = [Self::ConfigMap, Self::Secret];
+    /// Kinds that every cluster has.
+    pub const BUILT_IN: &'static [Self] = Self::ALL.split_at(5).0;
     /// Kinds that a cluster has only once their definitions were installed.
-    pub const DEFINED: [Self; 21] = [
-        Self::Authorization,
-        Self::Peer,
-        Self::ServiceEntry,
-        Self::WorkloadEntry,
-        Self::Gateway,
-        Self::GatewayClass,
-        Self::Request,
-        Self::HttpRoute,
-        Self::GrpcRoute,
-        Self::TlsRoute,
-        Self::TcpRoute,
-        Self::UdpRoute,
-        Self::ReferenceGrant,
-        Self::ListenerSet,
-        Self::BackendTlsPolicy,
-        Self::TrafficPolicy,
-        Self::VirtualService,
-        Self::DestinationRule,
-        Self::WasmPlugin,
-        Self::TrafficExtension,
-        Self::EnvoyFilter,
-    ];
+    pub const DEFINED: &'static [Self] = {
+        let (_, rest) = Self::ALL.split_at(Self::BUILT_IN.len());
+        rest.split_at(rest.len() - Self::REFERENCED.len()).0
+    };
 
     /// The kind as Kubernetes spells it.
     pub fn name(self) -> &'static str {
@@ -144,6 +130,7 @@ impl Kind {
             Self::Peer => "PeerAuthentication",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::WorkloadGroup => "WorkloadGroup",
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
             Self::Request => "RequestAuthentication",
@@ -179,6 +166,7 @@ impl Kind {
                 | Self::ListenerSet
                 | Self::BackendTlsPolicy
                 | Self::TrafficPolicy
+                | Self::WorkloadGroup
         )
     }
 }
@@ -204,6 +192,8 @@ pub enum Object {
     ServiceEntry(ServiceEntry),
     /// A workload entry.
     WorkloadEntry(WorkloadEntry),
+    /// A group of workloads that register themselves.
+    WorkloadGroup(WorkloadGroup),
     /// A gateway.
     Gateway(Gateway),
     /// A class of gateways.
@@ -253,6 +243,7 @@ impl Object {
             Self::Peer(_) => Kind::Peer,
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
+            Self::WorkloadGroup(_) => Kind::WorkloadGroup,
             Self::Gateway(_) => Kind::Gateway,
             Self::GatewayClass(_) => Kind::GatewayClass,
             Self::Request(_) => Kind::Request,
@@ -285,6 +276,7 @@ impl Object {
             Self::Peer(policy) => policy.key.clone(),
             Self::ServiceEntry(entry) => entry.key.clone(),
             Self::WorkloadEntry(entry) => entry.key.clone(),
+            Self::WorkloadGroup(group) => group.key.clone(),
             Self::Gateway(gateway) => gateway.key.clone(),
             Self::GatewayClass(class) => NamespacedName::new("", class.name.clone()),
             Self::Request(policy) => policy.key.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use mesh_core::names::NamespacedName;
 
-use super::{Binding, Distribution, Labels, Locality, Protocol};
+use super::{Binding, Distribution, Labels, Locality, Protocol, Registered};
 
 /// A ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +197,10 @@ pub struct WorkloadEntry {
     pub workload_name: Arc<str>,
     /// The node agent's mark: redirection works.
     pub redirected: bool,
+    /// Its health is watched, and it is not known to be healthy.
+    pub unhealthy: bool,
+    /// By whom it was registered; none where somebody wrote it.
+    pub registered: Option<Box<Registered>>,
     /// Waypoint labels.
     pub binding: Option<Box<Binding>>,
 }

@@ -56,6 +56,10 @@ pub struct L7Settings {
     pub mesh_grants: bool,
     /// Settings of pods, by name. `defaultConfig.proxyMetadata`.
     pub proxy_metadata: BTreeMap<String, String>,
+    /// Which requests are logged. `accessLogFile`; none leaves it to the proxies.
+    pub access_log: Option<AccessLog>,
+    /// Whether lines of logs are JSON. `accessLogEncoding`; none leaves it to the proxies.
+    pub log_json: Option<bool>,
 }
 
 impl Default for L7Settings {
@@ -84,8 +88,19 @@ impl Default for L7Settings {
             forward_port: false,
             mesh_grants: false,
             proxy_metadata: BTreeMap::new(),
+            access_log: None,
+            log_json: None,
         }
     }
+}
+
+/// Which requests proxies log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Nothing,
+    /// Each of them.
+    All,
 }
 
 /// What dashboards and tests look for.

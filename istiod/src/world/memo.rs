@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_core::names::NamespacedName;
 
-use super::{Kind, ParentKind};
+use super::{HostKey, Kind, ParentKind};
 
 /// A route at a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,14 @@ pub struct Seats {
 
 /// A listener: what it belongs to, and its name.
 pub type SeatKey = (ParentKind, NamespacedName, Arc<str>);
-/// Reason and message of what is wrong with an object; none where nothing is.
-pub type Wrong = Option<(&'static str, String)>;
+/// What was found out about a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Reason and message of what is wrong with it; none where nothing is.
+    pub wrong: Option<(&'static str, String)>,
+    /// Services that it leads to.
+    pub leads_to: Arc<BTreeSet<HostKey>>,
+}
 
 /// See the module. A copy of the world starts without.
 #[derive(Debug, Default)]
@@ -41,7 +47,7 @@ pub struct Memo(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     seats: HashMap<SeatKey, Arc<Seats>>,
-    wrong: HashMap<(Kind, NamespacedName, bool), Wrong>,
+    findings: HashMap<(Kind, NamespacedName, bool), Findings>,
     hosts: HashMap<NamespacedName, Arc<[ListenerHost]>>,
 }
 
@@ -65,13 +71,13 @@ impl Memo {
         found
     }
 
-    /// What is wrong with a route, whose references need grants or not.
-    pub fn wrong(&self, key: (Kind, NamespacedName, bool), find: impl FnOnce() -> Wrong) -> Wrong {
-        if let Some(known) = self.with(|known| known.wrong.get(&key).cloned()) {
+    /// What is found out about a route, whose references need grants or not.
+    pub fn findings(&self, key: (Kind, NamespacedName, bool), find: impl FnOnce() -> Findings) -> Findings {
+        if let Some(known) = self.with(|known| known.findings.get(&key).cloned()) {
             return known;
         }
         let found = find();
-        self.with(|known| known.wrong.insert(key, found.clone()));
+        self.with(|known| known.findings.insert(key, found.clone()));
         found
     }
 

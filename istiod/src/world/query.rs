@@ -8,7 +8,7 @@ use super::short_name::short_name;
 use super::store::in_namespace;
 use super::{
     AuthorizationPolicy, Gateway, GatewayClass, Kind, Labels, Locality, MeshSettings, Namespace, PeerAuthentication,
-    Pod, RequestAuthentication, Service, ServiceEntry, Slice, WorkloadEntry, World,
+    Pod, RequestAuthentication, Service, ServiceEntry, Slice, WorkloadEntry, WorkloadGroup, World,
 };
 
 /// Single objects.
@@ -56,6 +56,11 @@ impl World {
     /// One workload entry.
     pub fn workload_entry(&self, key: &NamespacedName) -> Option<&Arc<WorkloadEntry>> {
         self.workload_entries.get(key)
+    }
+
+    /// One group of workloads that register themselves.
+    pub fn workload_group(&self, key: &NamespacedName) -> Option<&Arc<WorkloadGroup>> {
+        self.workload_groups.get(key)
     }
 
     /// One gateway.
@@ -162,6 +167,16 @@ impl World {
     /// Every service entry.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<ServiceEntry>> {
         self.entries.values()
+    }
+
+    /// Every workload entry.
+    pub fn workload_entries(&self) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        self.workload_entries.values()
+    }
+
+    /// Every pod.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
     }
 
     /// Every gateway.

@@ -1,5 +1,5 @@
 //! What a change can touch at layer 7: ports of services at their waypoints, listeners of gateways, what proxies are told
-//! of themselves, and the statuses of routes. Pods and slices touch nothing of it: endpoints are not configuration.
+//! of themselves, and the statuses of routes. Pods and slices touch no resource: endpoints are not configuration.
 
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ impl World {
             Object::Secret(one) => {
                 dirty.materials.insert((Kind::Secret, one.key.clone()));
             }
-            Object::Pod(_) | Object::Slice(_) | Object::Node(_) | Object::Peer(_) | Object::WorkloadEntry(_) => {}
+            Object::Slice(_) | Object::WorkloadEntry(_) => self.reach_counted(object, dirty),
+            Object::Pod(_) | Object::Node(_) | Object::Peer(_) => {}
             route => self.reach_route(route, dirty),
         }
     }
@@ -184,6 +185,19 @@ impl World {
         self.reach_virtual_statuses(hostname, dirty);
         let rules = self.index.l7.rules.of(hostname);
         dirty.conditions.extend(rules.map(|key| (Kind::DestinationRule, key.clone())));
+    }
+
+    /// Statuses of the routes that lead to services which may be bound or guarded otherwise than before.
+    pub(crate) fn reach_callers(&self, dirty: &mut Dirty) {
+        for service in &dirty.services {
+            let entries = self.claims(&service.hostname).filter_map(|source| match source {
+                HostSource::Entry(key) => Some(BackendName::entry(key)),
+                HostSource::Service(_) => None,
+            });
+            for name in entries.chain([service.hostname.clone()]) {
+                dirty.conditions.extend(self.callers_of(&name).cloned());
+            }
+        }
     }
 
     /// Statuses of the VirtualServices for a hostname: they tell of its waypoint.

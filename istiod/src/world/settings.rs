@@ -19,6 +19,8 @@ pub struct MeshSettings {
     pub trust_domain: TrustDomain,
     /// Other trust domains that are ours: their certificates prove who a caller is.
     pub trust_domain_aliases: Vec<TrustDomain>,
+    /// `caCertificates`: trusted beside the authority's own roots, as PEM.
+    pub trust_anchors: Arc<str>,
     /// Namespace whose policies apply to the whole mesh.
     pub root_namespace: Arc<str>,
     /// Namespace of the control plane; carries the cluster's network label.
@@ -164,6 +166,7 @@ impl Default for MeshSettings {
             domain: "cluster.local".into(),
             trust_domain: TrustDomain::default(),
             trust_domain_aliases: Vec::new(),
+            trust_anchors: "".into(),
             root_namespace: mesh_api::labels::SYSTEM_NAMESPACE.into(),
             system_namespace: mesh_api::labels::SYSTEM_NAMESPACE.into(),
             revision: "default".into(),

@@ -13,7 +13,7 @@ use super::{
     AuthorizationPolicy, BackendTlsPolicy, Binding, DestinationRule, Extension, Gateway, GatewayClass, GrpcRoute,
     HostSource, HttpRoute, Kind, ListenerSet, Material, MeshSettings, Namespace, NetworkGateways, Node, Object,
     PeerAuthentication, Pod, ReferenceGrant, RequestAuthentication, Service, ServiceEntry, Slice, Target, TargetKind,
-    TcpRoute, TlsRoute, TrafficPolicy, UdpRoute, VirtualService, WorkloadEntry,
+    TcpRoute, TlsRoute, TrafficPolicy, UdpRoute, VirtualService, WorkloadEntry, WorkloadGroup,
 };
 
 /// Every known object. A copy shares the objects. Maps are sorted by namespace, so that one namespace is a range.
@@ -29,6 +29,7 @@ pub struct World {
     pub(super) peers: BTreeMap<NamespacedName, Arc<PeerAuthentication>>,
     pub(super) entries: BTreeMap<NamespacedName, Arc<ServiceEntry>>,
     pub(super) workload_entries: BTreeMap<NamespacedName, Arc<WorkloadEntry>>,
+    pub(super) workload_groups: BTreeMap<NamespacedName, Arc<WorkloadGroup>>,
     pub(super) gateways: BTreeMap<NamespacedName, Arc<Gateway>>,
     pub(super) gateway_classes: BTreeMap<Arc<str>, Arc<GatewayClass>>,
     pub(super) requests: BTreeMap<NamespacedName, Arc<RequestAuthentication>>,
@@ -104,6 +105,7 @@ impl World {
             Kind::Peer => self.peers.contains_key(key),
             Kind::ServiceEntry => self.entries.contains_key(key),
             Kind::WorkloadEntry => self.workload_entries.contains_key(key),
+            Kind::WorkloadGroup => self.workload_groups.contains_key(key),
             Kind::Gateway => self.gateways.contains_key(key),
             Kind::GatewayClass => self.gateway_classes.contains_key(&key.name),
             Kind::Request => self.requests.contains_key(key),
@@ -137,6 +139,7 @@ impl World {
             Kind::Peer => self.peers.keys().cloned().collect(),
             Kind::ServiceEntry => self.entries.keys().cloned().collect(),
             Kind::WorkloadEntry => self.workload_entries.keys().cloned().collect(),
+            Kind::WorkloadGroup => self.workload_groups.keys().cloned().collect(),
             Kind::Gateway => self.gateways.keys().cloned().collect(),
             Kind::GatewayClass => self.gateway_classes.keys().map(global).collect(),
             Kind::Request => self.requests.keys().cloned().collect(),
@@ -171,6 +174,7 @@ impl World {
             Kind::Peer => Object::Peer(owned(self.peers.remove(key)?)),
             Kind::ServiceEntry => Object::ServiceEntry(owned(self.entries.remove(key)?)),
             Kind::WorkloadEntry => Object::WorkloadEntry(owned(self.workload_entries.remove(key)?)),
+            Kind::WorkloadGroup => Object::WorkloadGroup(owned(self.workload_groups.remove(key)?)),
             Kind::Gateway => Object::Gateway(owned(self.gateways.remove(key)?)),
             Kind::GatewayClass => Object::GatewayClass(owned(self.gateway_classes.remove(&key.name)?)),
             Kind::Request => Object::Request(owned(self.requests.remove(key)?)),
@@ -208,6 +212,7 @@ impl World {
             Object::Peer(peer) => drop(self.peers.insert(peer.key.clone(), Arc::new(peer))),
             Object::ServiceEntry(entry) => drop(self.entries.insert(entry.key.clone(), Arc::new(entry))),
             Object::WorkloadEntry(entry) => drop(self.workload_entries.insert(entry.key.clone(), Arc::new(entry))),
+            Object::WorkloadGroup(group) => drop(self.workload_groups.insert(group.key.clone(), Arc::new(group))),
             Object::Gateway(gateway) => drop(self.gateways.insert(gateway.key.clone(), Arc::new(gateway))),
             Object::GatewayClass(class) => drop(self.gateway_classes.insert(class.name.clone(), Arc::new(class))),
             Object::Request(policy) => drop(self.requests.insert(policy.key.clone(), Arc::new(policy))),
@@ -240,6 +245,7 @@ impl World {
             Object::Peer(peer) => same(self.peers.get(&peer.key), peer),
             Object::ServiceEntry(entry) => same(self.entries.get(&entry.key), entry),
             Object::WorkloadEntry(entry) => same(self.workload_entries.get(&entry.key), entry),
+            Object::WorkloadGroup(group) => same(self.workload_groups.get(&group.key), group),
             Object::Gateway(gateway) => same(self.gateways.get(&gateway.key), gateway),
             Object::GatewayClass(class) => same(self.gateway_classes.get(&class.name), class),
             Object::Request(policy) => same(self.requests.get(&policy.key), policy),
@@ -316,7 +322,7 @@ impl World {
                     self.index.attach(target, one.kind, &one.key, step);
                 }
             }
-            Object::Node(_) | Object::Gateway(_) | Object::GatewayClass(_) => {}
+            Object::Node(_) | Object::Gateway(_) | Object::GatewayClass(_) | Object::WorkloadGroup(_) => {}
             other => self.index_l7(other, step),
         }
     }

@@ -6,7 +6,7 @@ use mesh_api::gateway::{
     BackendTLSPolicySpec, GRPCRouteSpec, HTTPRouteSpec, ListenerSetSpec, ReferenceGrantSpec, TCPRouteSpec,
     TLSRouteSpec, UDPRouteSpec, XBackendTrafficPolicySpec,
 };
-use mesh_api::networking::{DestinationRuleSpec, VirtualServiceSpec};
+use mesh_api::networking::{DestinationRuleSpec, VirtualServiceSpec, WorkloadGroupSpec};
 use mesh_core::names::NamespacedName;
 
 use super::Labels;
@@ -59,3 +59,5 @@ pub type TrafficPolicy = Written<XBackendTrafficPolicySpec>;
 pub type VirtualService = Written<VirtualServiceSpec>;
 /// A DestinationRule.
 pub type DestinationRule = Written<DestinationRuleSpec>;
+/// A WorkloadGroup.
+pub type WorkloadGroup = Written<WorkloadGroupSpec>;

@@ -101,6 +101,7 @@ const FEW: Bounds = Bounds {
     connections: 256,
     strangers: 64,
     strangers_per_source: 16,
+    newest_first: false,
     handshake: Duration::from_secs(3600),
     patience: None,
 };

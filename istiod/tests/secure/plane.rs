@@ -118,6 +118,7 @@ impl Plane {
             identity_check: true,
             limiter: Arc::new(RateLimiter::new(100)),
             promises: CurrentPromises::default(),
+            workloads: None,
         };
         let settings = CaSettings {
             trusted_node_accounts: vec![NamespacedName::new("istio-system", "ztunnel")],
@@ -134,7 +135,8 @@ impl Plane {
         let server = HttpServer {
             name: "secure",
             listener,
-            tls: Some(Arc::new(serving.server_config_for(clients).unwrap())),
+            tls: Some(Arc::new(serving.server_config_for(clients.clone()).unwrap())),
+            clients: Some(clients),
             plain_http2: true,
             bounds,
             keepalive: (Duration::from_secs(30), Duration::from_secs(10)),

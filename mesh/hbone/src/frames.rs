@@ -11,6 +11,8 @@
 //! # Source
 //! RFC 9113 sections 3.4 and 4.1.
 
+use std::ops::ControlFlow;
+
 /// What a frame's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
@@ -78,49 +80,66 @@ impl Frames {
         Self { at: At::START }
     }
 
-    /// Calls `each` for every frame whose header ends in `bytes`.
+    /// Calls `each` for every frame whose header ends in `bytes`, until it has had enough. Returns how many bytes have
+    /// passed: what is left is to be fed again.
     ///
     /// # Errors
     /// The first of `each`. Nothing may be fed after it.
-    pub fn feed<E>(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> Result<(), E>) -> Result<(), E> {
-        while !bytes.is_empty() {
-            bytes = match &mut self.at {
-                At::Skip(left) => {
-                    let passed = bytes.len().min(*left as usize);
-                    *left -= passed as u32;
-                    if *left == 0 {
-                        self.at = At::START;
-                    }
-                    bytes.split_at(passed).1
-                }
-                At::Head(head, have) => {
-                    let known = usize::from(*have);
-                    let (new, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - known));
-                    head.iter_mut().skip(known).zip(new).for_each(|(to, from)| *to = *from);
-                    *have += new.len() as u8;
-                    if usize::from(*have) == HEAD_BYTES {
-                        let frame = Frame::parse(*head);
-                        self.begin(frame, &mut each)?;
-                    }
-                    rest
-                }
-                At::Padding(frame) => {
-                    let (padding, rest) = bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest));
-                    let payload = frame.bytes.saturating_sub(1);
-                    let frame = Frame { bytes: payload.saturating_sub(padding.into()), ..*frame };
-                    self.at = At::skip(payload);
-                    each(frame)?;
-                    rest
-                }
-            };
+    pub fn feed<E>(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(Frame) -> Result<ControlFlow<()>, E>,
+    ) -> Result<usize, E> {
+        let mut rest = bytes;
+        let mut flow = ControlFlow::Continue(());
+        while !rest.is_empty() && flow.is_continue() {
+            (rest, flow) = self.step(rest, &mut each)?;
         }
-        Ok(())
+        Ok(bytes.len() - rest.len())
     }
 
-    fn begin<E>(&mut self, frame: Frame, each: &mut impl FnMut(Frame) -> Result<(), E>) -> Result<(), E> {
+    /// Passes over some of `bytes`, which are not empty, and returns the rest.
+    fn step<'a, E>(
+        &mut self,
+        bytes: &'a [u8],
+        each: &mut impl FnMut(Frame) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(&'a [u8], ControlFlow<()>), E> {
+        Ok(match &mut self.at {
+            At::Skip(left) => {
+                let passed = bytes.len().min(*left as usize);
+                *left -= passed as u32;
+                if *left == 0 {
+                    self.at = At::START;
+                }
+                (bytes.split_at(passed).1, ControlFlow::Continue(()))
+            }
+            At::Head(head, have) => {
+                let known = usize::from(*have);
+                let (new, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - known));
+                head.iter_mut().skip(known).zip(new).for_each(|(to, from)| *to = *from);
+                *have += new.len() as u8;
+                let whole = usize::from(*have) == HEAD_BYTES;
+                let frame = Frame::parse(*head);
+                (rest, if whole { self.begin(frame, each)? } else { ControlFlow::Continue(()) })
+            }
+            At::Padding(frame) => {
+                let (padding, rest) = bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest));
+                let payload = frame.bytes.saturating_sub(1);
+                let frame = Frame { bytes: payload.saturating_sub(padding.into()), ..*frame };
+                self.at = At::skip(payload);
+                (rest, each(frame)?)
+            }
+        })
+    }
+
+    fn begin<E>(
+        &mut self,
+        frame: Frame,
+        each: &mut impl FnMut(Frame) -> Result<ControlFlow<()>, E>,
+    ) -> Result<ControlFlow<()>, E> {
         if frame.kind == Kind::Data && frame.flags & PADDED != 0 && frame.bytes > 0 {
             self.at = At::Padding(frame);
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         self.at = At::skip(frame.bytes);
         each(frame)

@@ -1,15 +1,18 @@
 //! A byte stream whose incoming frames are counted.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use crate::frames::Frames;
+use crate::frames::{Frames, Kind};
 use crate::hygiene::{Flood, Hygiene, Speaker};
 
 /// Sits between HTTP/2 and TLS. After a [`Flood`] it hands out nothing any more; whoever drives the connection looks at
@@ -22,20 +25,34 @@ pub struct Guarded<T> {
     frames: Frames,
     hygiene: Hygiene,
     since: Instant,
-    /// [`Frame::cost`](crate::frames::Frame::cost) of what was read and not yet paid for.
+    /// [`Frame::cost`](crate::frames::Frame::cost) of what was handed out and not yet paid for.
     owed: u32,
+    /// Read and not yet handed out: frames that are worth more than one turn of the task.
+    waiting: BytesMut,
     verdict: Verdict,
 }
 
-/// Whether the peer has been found to flood.
+/// Whether the peer has been found to flood, and how much it has sent.
 #[derive(Debug, Clone, Default)]
-pub struct Verdict(Arc<OnceLock<Flood>>);
+pub struct Verdict(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    flood: OnceLock<Flood>,
+    data_bytes: AtomicU64,
+}
 
 impl Verdict {
     /// What it floods us with, if it does.
     #[must_use]
     pub fn flood(&self) -> Option<Flood> {
-        self.0.get().copied()
+        self.0.flood.get().copied()
+    }
+
+    /// Bytes of content that were read so far.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.0.data_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -54,7 +71,15 @@ impl<T> Guarded<T> {
 
     fn new(io: T, frames: Frames, speaker: Speaker) -> Self {
         let hygiene = Hygiene::of(speaker);
-        Self { io, frames, hygiene, since: Instant::now(), owed: 0, verdict: Verdict::default() }
+        Self {
+            io,
+            frames,
+            hygiene,
+            since: Instant::now(),
+            owed: 0,
+            waiting: BytesMut::new(),
+            verdict: Verdict::default(),
+        }
     }
 
     /// For whoever drives the connection.
@@ -63,12 +88,39 @@ impl<T> Guarded<T> {
         self.verdict.clone()
     }
 
-    fn count(&mut self, bytes: &[u8]) -> Result<(), Flood> {
-        let Self { frames, hygiene, since, owed, .. } = self;
+    /// Counts frames until they are worth a turn, and tells how many bytes may be handed out.
+    fn count(&mut self, bytes: &[u8]) -> Result<usize, Flood> {
+        let Self { frames, hygiene, since, owed, verdict, .. } = self;
         frames.feed(bytes, |frame| {
             *owed = owed.saturating_add(frame.cost());
-            hygiene.received(frame, || since.elapsed())
+            if frame.kind == Kind::Data {
+                verdict.0.data_bytes.fetch_add(frame.bytes.into(), Ordering::Relaxed);
+            }
+            hygiene.received(frame, || since.elapsed())?;
+            Ok(if *owed < COST_AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })
+    }
+
+    /// Takes what the reader may have from what was read before.
+    fn hand_out_waiting(&mut self, out: &mut ReadBuf<'_>) -> Result<(), Flood> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let part = waiting.len().min(out.remaining());
+        let passed = self.count(waiting.get(..part).unwrap_or_default())?;
+        out.put_slice(waiting.get(..passed).unwrap_or_default());
+        if passed < waiting.len() {
+            self.waiting = waiting;
+            self.waiting.advance(passed);
+        }
+        Ok(())
+    }
+
+    /// Counts what was just read, and keeps what is too much for one turn.
+    fn hand_out_new(&mut self, out: &mut ReadBuf<'_>, before: usize) -> Result<(), Flood> {
+        let new = out.filled().get(before..).unwrap_or_default();
+        let passed = self.count(new)?;
+        self.waiting.extend_from_slice(new.get(passed..).unwrap_or_default());
+        out.set_filled(before + passed);
+        Ok(())
     }
 
     /// Pays for what was read, or lets other tasks run first.
@@ -89,11 +141,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         }
         ready!(this.poll_pay(cx));
         let before = out.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
-        let new = out.filled().get(before..).unwrap_or_default();
-        if let Err(flood) = this.count(new) {
+        let counted = if this.waiting.is_empty() {
+            ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+            this.hand_out_new(out, before)
+        } else {
+            this.hand_out_waiting(out)
+        };
+        if let Err(flood) = counted {
             // The driver notices in this very poll, so that nobody needs to be woken.
-            let _ = this.verdict.0.set(flood);
+            let _ = this.verdict.0.flood.set(flood);
             out.set_filled(before);
             return Poll::Pending;
         }
@@ -133,6 +189,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
 
 /// What one unit of a task's turn pays for; it has 128 of them.
 const COST_PER_UNIT: u32 = 2;
+/// The library handles all that one read gives it before it asks for more, so that this bounds what it does in a row.
+const COST_AT_ONCE: u32 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -153,10 +211,33 @@ mod tests {
         let mut read = vec![0; few.len()];
         guarded.read_exact(&mut read).await.unwrap();
         assert!(read == few && verdict.flood().is_none());
-        peer.write_all(&pings(200)).await.unwrap();
-        let more = tokio::time::timeout(std::time::Duration::from_secs(1), guarded.read(&mut read)).await;
-        assert!(more.is_err(), "handed out in spite of the flood");
+        let flood = pings(200);
+        peer.write_all(&flood).await.unwrap();
+        let mut read = vec![0; flood.len()];
+        let all = tokio::time::timeout(std::time::Duration::from_secs(1), guarded.read_exact(&mut read)).await;
+        assert!(all.is_err(), "handed out in spite of the flood");
         assert!(verdict.flood().unwrap().to_string().contains("PING"));
+    }
+
+    #[tokio::test]
+    async fn what_one_read_hands_out_is_bounded_by_what_it_costs() {
+        let (mut peer, io) = tokio::io::duplex(1 << 20);
+        let mut guarded = Guarded::new(io, Frames::at_once(), Speaker::Tunnel);
+        let sent: Vec<u8> = (0..500_u32).flat_map(|n| [0, 0, 1, 0, 0, 0, 0, 0, 1, (n % 251) as u8]).collect();
+        peer.write_all(&sent).await.unwrap();
+        let mut received = Vec::new();
+        while received.len() < sent.len() {
+            let mut piece = vec![0; 16 << 10];
+            let count = guarded.read(&mut piece).await.unwrap();
+            assert!((1..=COST_AT_ONCE as usize * 10).contains(&count), "{count} bytes at once");
+            received.extend_from_slice(&piece[..count]);
+        }
+        assert!(received == sent);
+        assert_eq!(guarded.waiting.capacity(), 0, "memory is kept");
+        let bulk = [&[0, 0x40, 0, 0, 0, 0, 0, 0, 1][..], &[7; 0x4000]].concat();
+        peer.write_all(&bulk).await.unwrap();
+        let mut piece = vec![0; 64 << 10];
+        assert_eq!(guarded.read(&mut piece).await.unwrap(), bulk.len(), "few large frames are handed out at once");
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ pub mod settings;
 pub mod stream;
 pub mod tls;
 pub mod traceparent;
+pub mod turns;
 
 pub use baggage::Baggage;
 pub use early::FirstBytes;
@@ -30,6 +31,7 @@ pub use error::{DialError, HboneError, OpenError};
 pub use forwarded::Forwarded;
 pub use nested::{Nested, NestedDriver, NestedError};
 pub use pool::{Dialer, Pool, PoolKey};
-pub use server::{ConnectRequest, ServerConnection};
+pub use server::{ConnectRequest, ServerConnection, Unread};
 pub use settings::Settings;
 pub use stream::H2Stream;
+pub use turns::{Turn, TurnBounds, Turns};

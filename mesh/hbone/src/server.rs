@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{FlowControl, Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use mesh_core::bucket::Bucket;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -113,6 +113,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     }
 }
 
+/// What a stream's peer has sent and nobody has passed on yet.
+#[derive(Debug)]
+pub struct Unread(FlowControl);
+
+impl Unread {
+    /// Bytes of now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.used_capacity()
+    }
+}
+
 /// A request that waits for its answer. Dropped unanswered, its stream is reset.
 pub struct ConnectRequest {
     method: Method,
@@ -150,6 +162,12 @@ impl ConnectRequest {
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
+    }
+
+    /// Tells how much of the stream waits to be read, for as long as it lives. To be dropped with it: the stream is only
+    /// reset when nobody has a hand on it any more.
+    pub fn unread(&mut self) -> Unread {
+        Unread(self.body.flow_control().clone())
     }
 
     /// Answers 200; `baggage` describes our workload.

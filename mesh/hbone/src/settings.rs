@@ -39,9 +39,9 @@ pub const CLIENT_MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Bytes that a server buffers for one stream before its relay has to wait.
 pub const SERVER_SEND_BUFFER_BYTES: usize = 400 << 10;
 /// What small DATA frames that nobody has read yet may cost beyond their payload, in bytes, before the connection is
-/// closed: about 130,000 frames. Higher than the library's default, so that one application which does not read does not
-/// end its neighbours on the tunnel; low enough that a hostile peer cannot take more than some 20 MB this way.
-pub const UNREAD_FRAME_OVERHEAD_BYTES: usize = 32 << 20;
+/// closed: about 32,000 frames. Relays take them out even while an application does not read, so that it does not end
+/// its neighbours on the tunnel; what is left is those of streams that wait for their answer, and of hostile peers.
+pub const UNREAD_FRAME_OVERHEAD_BYTES: usize = 8 << 20;
 /// First ping after this long, the next this long after each answer.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Without an answer for this long the connection is dead.

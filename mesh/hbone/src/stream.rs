@@ -25,6 +25,8 @@ pub struct H2Stream {
     recv: RecvStream,
     /// Received and not yet handed out; only used by [`AsyncRead`], so that others do not pay for it.
     leftover: Option<Box<Bytes>>,
+    /// Bytes handed out for which the peer has no credit yet.
+    held: u32,
     read_ended: bool,
     write_ended: bool,
     /// Frees the pooled connection's slot when the stream is dropped.
@@ -33,26 +35,36 @@ pub struct H2Stream {
 
 impl H2Stream {
     pub(crate) fn new(send: SendStream<Bytes>, recv: RecvStream, permit: Option<StreamPermit>) -> Self {
-        Self { send, recv, leftover: None, read_ended: false, write_ended: false, _permit: permit }
+        Self { send, recv, leftover: None, held: 0, read_ended: false, write_ended: false, _permit: permit }
     }
 
     /// The next bytes from the peer, `None` at the end of data. The peer may send that many more at once: credit is
-    /// given back on reading, not when the bytes have been passed on.
+    /// given back on reading. Who may have to keep the bytes for long uses [`H2Stream::poll_held`].
     ///
     /// # Errors
     /// `ConnectionReset`, see the table at [`H2Stream`].
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let bytes = ready!(self.poll_held(cx))?;
+        self.passed_on(bytes.as_ref().map_or(0, Bytes::len));
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// As [`H2Stream::poll_data`], but the peer may send more only after [`H2Stream::passed_on`]: all that has been read
+    /// and not passed on is never more than the stream's window, nor that of all its tunnel's streams more than the
+    /// tunnel's.
+    ///
+    /// # Errors
+    /// As [`H2Stream::poll_data`].
+    pub fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         if let Some(bytes) = self.leftover.take() {
             return Poll::Ready(Ok(Some(*bytes)));
         }
         while !self.read_ended {
             match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(bytes)) if bytes.is_empty() => {}
                 Some(Ok(bytes)) => {
-                    // Fails only if more were released than received.
-                    let _ = self.recv.flow_control().release_capacity(bytes.len());
-                    if !bytes.is_empty() {
-                        return Poll::Ready(Ok(Some(bytes)));
-                    }
+                    self.held = self.held.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    return Poll::Ready(Ok(Some(bytes)));
                 }
                 None => self.read_ended = true,
                 Some(Err(error)) => {
@@ -64,6 +76,33 @@ impl H2Stream {
             }
         }
         Poll::Ready(Ok(None))
+    }
+
+    /// As [`H2Stream::poll_held`], for whoever cannot pass anything on now, but keeps small frames better than the
+    /// library does, which pays some 300 bytes for each. The end and errors are left for that.
+    pub fn poll_hoard(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        while !self.read_ended && self.leftover.is_none() {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(Ok(bytes)) => {
+                    self.held = self.held.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    return Poll::Ready(bytes);
+                }
+                // The library says so again.
+                Some(Err(_)) | None => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// So many of the bytes read with [`H2Stream::poll_held`] are kept no longer.
+    pub fn passed_on(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.held);
+        self.held -= bytes;
+        if bytes > 0 {
+            // Fails only if more were released than received.
+            let _ = self.recv.flow_control().release_capacity(bytes as usize);
+        }
     }
 
     /// Waits until some of `wanted` bytes may be sent and tells how many.

@@ -24,6 +24,6 @@ mod wire;
 pub use connection::{ConnectionStatus, TypeStatus};
 pub use hub::{Change, Hub, HubOptions, Observer, Unobserved};
 pub use resource::{Resource, content_version};
-pub use service::{AdsService, Gatekeeper};
+pub use service::{AdsService, Attendant, Gatekeeper};
 pub use session::Peer;
 pub use store::{Backing, TypeSpec};

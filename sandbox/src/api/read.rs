@@ -155,8 +155,10 @@ impl ApiServer {
             }
             None => (Arc::new(self.listing(at, params, selector)?), None),
         };
-        let rest = listing.items.iter().filter(|object| after.as_ref().is_none_or(|after| key(object) > *after));
-        let mut matching = rest.filter(|object| selector.matches(object.value()));
+        // Lists are in the order of their keys.
+        let start = after.map_or(0, |after| listing.items.partition_point(|object| place(object) <= place_of(&after)));
+        let rest = listing.items.get(start..).unwrap_or_default();
+        let mut matching = rest.iter().filter(|object| selector.matches(object.value()));
         let Some(limit) = limit else {
             return Ok(Page {
                 revision: listing.revision,
@@ -166,7 +168,7 @@ impl ApiServer {
             });
         };
         let items: Vec<_> = matching.by_ref().take(limit).cloned().collect();
-        let remaining = matching.count();
+        let remaining = if selector.is_empty() { rest.len() - items.len() } else { matching.count() };
         let next = items
             .last()
             .filter(|_| remaining > 0)
@@ -264,6 +266,16 @@ fn list_json(kind: &str, api_version: &str, metadata: &Value, items: impl Iterat
     }
     text.put_slice(b"]}");
     text.freeze()
+}
+
+/// What a list is sorted by.
+fn place(object: &Object) -> (&str, &str) {
+    (object.namespace().unwrap_or_default(), object.name())
+}
+
+/// The same, of a key.
+fn place_of(key: &ObjectKey) -> (&str, &str) {
+    (key.namespace().unwrap_or_default(), key.name())
 }
 
 fn key(object: &Object) -> ObjectKey {

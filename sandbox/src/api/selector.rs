@@ -56,7 +56,7 @@ impl Selector {
 
     /// Whether the object meets every requirement.
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let labels = object.pointer("/metadata/labels");
+        let labels = object.get("metadata").and_then(|metadata| metadata.get("labels"));
         let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
         self.labels.iter().all(|rule| rule.matches(label)) && self.fields.iter().all(|rule| rule.matches(object))
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::l7::Place;
 use crate::town::Variant;
 
 /// Measures the node proxy against a direct connection, and the control plane.
@@ -60,7 +61,10 @@ pub(crate) enum Role {
     /// The control plane of our layer-7 proxy.
     #[command(hide = true)]
     Config {
-        /// Routes of its listener.
+        /// Where that proxy is.
+        #[arg(long)]
+        place: Place,
+        /// Its routes.
         #[arg(long)]
         routes: usize,
     },

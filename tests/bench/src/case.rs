@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::args::Shape;
-use crate::l7::Requests;
+use crate::l7::{Place, Requests};
 
 /// One case.
 pub(crate) struct Case {
@@ -111,13 +111,18 @@ const fn control(name: &'static str, pods: usize, bars: &'static [Bar]) -> Case 
 }
 
 const fn requests(name: &'static str, shape: Shape, connections: usize, routes: usize, bars: &'static [Bar]) -> Case {
-    Case { name, kind: Kind::Requests(Requests { shape, connections, routes }), bars }
+    Case { name, kind: Kind::Requests(Requests { shape, connections, routes, place: Place::Gateway }), bars }
+}
+
+/// The full way through the mesh.
+const fn path(name: &'static str, shape: Shape, connections: usize) -> Case {
+    Case { name, kind: Kind::Requests(Requests { shape, connections, routes: 2, place: Place::Waypoint }), bars: &[] }
 }
 
 /// Ahead of the peer in CPU, not behind it in latency.
 const AHEAD: &[Bar] = &[own(Metric::L7Rate, 1.5), own(Metric::L7Latency, 1.0)];
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 27] = [
     requests("l7-c1", Shape::Keepalive, 1, 2, &[]),
     requests("l7-c32", Shape::Keepalive, 32, 2, AHEAD),
     requests("l7-c256", Shape::Keepalive, 256, 2, AHEAD),
@@ -125,6 +130,11 @@ const CASES: [Case; 22] = [
     requests("l7-conn16", Shape::Connect, 16, 2, &[]),
     requests("l7-routes-1000", Shape::Keepalive, 32, 1_000, &[own(Metric::L7IdleKb, 15.0 * 1024.0)]),
     requests("l7-routes-10000", Shape::Keepalive, 32, 10_000, &[]),
+    path("l7-path-c1", Shape::Keepalive, 1),
+    path("l7-path-c32", Shape::Keepalive, 32),
+    path("l7-path-c256", Shape::Keepalive, 256),
+    path("l7-path-http2", Shape::Http2, 4),
+    path("l7-path-conn16", Shape::Connect, 16),
     traffic("bulk1-up", Shape::Up, 1, &[must(Metric::Rate, 0.43, 0.33), must(Metric::Cpu, 2.7, 3.6)]),
     traffic("bulk8-up", Shape::Up, 8, &[known(Metric::Rate, 0.25), known(Metric::Cpu, 4.7)]),
     traffic("bulk1-down", Shape::Down, 1, &[known(Metric::Rate, 0.34)]),

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.role {
         Some(Role::Serve) => serve::run(),
-        Some(Role::Config { routes }) => l7::serve(routes),
+        Some(Role::Config { place, routes }) => l7::serve(place, routes),
         Some(Role::Load(plan)) => load::run(&plan),
         None => bench(&args),
     };

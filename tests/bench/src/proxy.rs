@@ -59,16 +59,16 @@ pub(crate) struct Proxies {
 }
 
 impl Proxies {
-    /// Starts one on each node and hands it the node's pod.
+    /// Starts one on each node and hands it the node's pod; all that they know else is in `local_file`.
     pub(crate) fn start(
         variant: Variant,
         programs: &Programs,
         nodes: [(&Arc<NetNs>, &Arc<NetNs>); 2],
-        more_workloads: usize,
+        local_file: &str,
     ) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let workloads = files.path().join("workloads.yaml");
-        std::fs::write(&workloads, local_file(more_workloads)).context("writing the workload file")?;
+        std::fs::write(&workloads, local_file).context("writing the workload file")?;
         let program = programs.of(variant)?;
         let start = |number: u8, (node, pod): (&Arc<NetNs>, &Arc<NetNs>)| {
             let socket = files.path().join(format!("zds-{number}"));
@@ -122,7 +122,7 @@ fn enrolment(number: u8, netns: &Arc<NetNs>) -> Enrolment {
 }
 
 /// Both pods, and `more` that nobody talks to.
-fn local_file(more: usize) -> String {
+pub(crate) fn local_file(more: usize) -> String {
     let mut text = "workloads:\n".to_owned();
     let mut add = |name: &str, account: &str, ip: &str, node: &str| {
         let _ = writeln!(

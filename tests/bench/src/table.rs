@@ -5,7 +5,7 @@ use std::fmt;
 use crate::args::Shape;
 use crate::case::{Bar, Case, Kind, Metric, Traffic};
 use crate::control;
-use crate::l7;
+use crate::l7::{self, Place};
 use crate::memory::Found;
 use crate::town::Variant;
 use crate::traffic::Sample;
@@ -96,14 +96,16 @@ impl Table {
         }
     }
 
-    /// Requests through a layer-7 proxy; the ratio is that of ours to the peer.
+    /// Requests through a layer-7 proxy; the ratio is that of ours to the peer, on the full way that to direct.
     pub(crate) fn add_requests(&mut self, case: &'static Case, found: &l7::Found) {
+        let full = matches!(case.kind, Kind::Requests(requests) if requests.place == Place::Waypoint);
         for (name, [direct, ours, peer], metric) in found {
-            let ratio = ours.zip(*peer).map(|(ours, peer)| ours / peer);
+            let yardstick = if full { direct } else { peer };
+            let ratio = ours.zip(*yardstick).map(|(ours, yardstick)| ours / yardstick);
             let judged_value = if *metric == Some(Metric::L7IdleKb) { *ours } else { ratio };
             self.rows.push(Row {
                 case: case.name,
-                metric: (*name).to_owned(),
+                metric: name.clone(),
                 direct: shown(*direct),
                 meltemi: shown(*ours),
                 peer: shown(*peer),

@@ -12,7 +12,7 @@ use mesh_sys::netns::NetNs;
 use mesh_sys::route::{Family, LocalPolicyRoute};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use crate::proxy::{Programs, Proxies};
+use crate::proxy::{Programs, Proxies, local_file};
 use crate::serve::HTTP_PORT;
 
 /// How client and server are joined.
@@ -85,9 +85,8 @@ impl Town {
 
     /// As [`Town::build`], with so many more workloads in the proxies' file.
     pub(crate) fn with_workloads(variant: Variant, programs: &Programs, more: usize) -> Result<Self> {
-        let switch = namespace()?;
+        let switch = switch()?;
         let [node_1, node_2, client, server] = [namespace()?, namespace()?, namespace()?, namespace()?].map(Arc::new);
-        inside(&switch, &[&["link", "add", "br0", "type", "bridge"], &["link", "set", "br0", "up"]])?;
         for (number, node, pod) in [(1, &node_1, &client), (2, &node_2, &server)] {
             join(&switch, node, pod, number)?;
             if variant.is_proxied() {
@@ -97,11 +96,24 @@ impl Town {
         let running = programs.ourselves(&server, &["serve"], Stdio::null())?;
         let proxies = match variant {
             Variant::Direct => None,
-            _ => Some(Proxies::start(variant, programs, [(&node_1, &client), (&node_2, &server)], more)?),
+            _ => {
+                let nodes = [(&node_1, &client), (&node_2, &server)];
+                Some(Proxies::start(variant, programs, nodes, &local_file(more))?)
+            }
         };
         let town = Self { variant, client, server: running, proxies, _switch: switch, _nodes: [node_1, node_2] };
-        town.wait_for_an_answer()?;
+        wait_for_an_answer(&town.client, (pod_ip(2), HTTP_PORT).into())?;
         Ok(town)
+    }
+
+    /// Where the client is.
+    pub(crate) fn client_netns(&self) -> &NetNs {
+        &self.client
+    }
+
+    /// The server's process.
+    pub(crate) fn server_pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// Starts this program as the client with `args`.
@@ -113,19 +125,19 @@ impl Town {
     pub(crate) fn pids(&self) -> Vec<u32> {
         std::iter::once(self.server.pid()).chain(self.proxies.iter().flat_map(Proxies::pids)).collect()
     }
+}
 
-    fn wait_for_an_answer(&self) -> Result<()> {
-        let deadline = Instant::now() + READY_BUDGET;
-        let server = SocketAddr::new(pod_ip(2).into(), HTTP_PORT);
-        loop {
-            let asked = self.client.run(|| ask(server))?;
-            match asked {
-                Ok(()) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error).with_context(|| format!("no answer from {server} within {READY_BUDGET:?}"));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+/// Asks from a namespace until there is an answer.
+pub(crate) fn wait_for_an_answer(client: &NetNs, server: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + READY_BUDGET;
+    loop {
+        let asked = client.run(|| ask(server))?;
+        match asked {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("no answer from {server} within {READY_BUDGET:?}"));
             }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
 }
@@ -146,7 +158,14 @@ pub(crate) fn pod_ip(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, number, 2)
 }
 
-fn namespace() -> Result<NetNs> {
+/// A namespace that joins nodes.
+pub(crate) fn switch() -> Result<NetNs> {
+    let switch = namespace()?;
+    inside(&switch, &[&["link", "add", "br0", "type", "bridge"], &["link", "set", "br0", "up"]])?;
+    Ok(switch)
+}
+
+pub(crate) fn namespace() -> Result<NetNs> {
     let netns = NetNs::create().context("making a network namespace")?;
     let congestion = netns.run(|| {
         for (name, value) in SYSCTLS {
@@ -201,8 +220,8 @@ impl Drop for Allowed {
 }
 
 /// Switch to node, node to pod, and the routes between.
-fn join(switch: &NetNs, node: &NetNs, pod: &NetNs, number: u8) -> Result<()> {
-    let (port, other) = (format!("node{number}"), 3 - number);
+pub(crate) fn join(switch: &NetNs, node: &NetNs, pod: &NetNs, number: u8) -> Result<()> {
+    let port = format!("node{number}");
     let fd = |netns: &NetNs| {
         use std::os::fd::{AsFd, AsRawFd};
         format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd())
@@ -223,9 +242,11 @@ fn join(switch: &NetNs, node: &NetNs, pod: &NetNs, number: u8) -> Result<()> {
             &["link", "set", "eth0", "up"],
             &["addr", "add", &format!("{gateway}/24"), "dev", "pod"],
             &["link", "set", "pod", "up"],
-            &["route", "add", &format!("10.1.{other}.0/24"), "via", &format!("10.0.0.{other}")],
         ],
     )?;
+    for other in (1..=NODES_MAX).filter(|other| *other != number) {
+        inside(node, &[&["route", "add", &format!("10.1.{other}.0/24"), "via", &format!("10.0.0.{other}")]])?;
+    }
     inside(
         pod,
         &[
@@ -237,7 +258,7 @@ fn join(switch: &NetNs, node: &NetNs, pod: &NetNs, number: u8) -> Result<()> {
 }
 
 /// The rules that send a pod's traffic to the proxy.
-fn capture(pod: &NetNs) -> Result<()> {
+pub(crate) fn capture(pod: &NetNs) -> Result<()> {
     pod.run(|| {
         mesh_sys::nft::apply(RULES)?;
         LocalPolicyRoute { mark: 0x111, mask: 0xfff, table: 100, priority: 32764 }.add(Family::V4)?;
@@ -260,6 +281,8 @@ pub(crate) fn server_addr() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(pod_ip(2)), 0)
 }
 
+/// Nodes of the largest town.
+const NODES_MAX: u8 = 3;
 const RULES: &str = include_str!("pod.nft");
 const CUBIC: &str = "cubic";
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -95,6 +96,7 @@ impl Crowd {
         let members: Vec<_> = (0..count).map(member).collect();
         let board = Arc::new(Board::default());
         let mut tasks = JoinSet::new();
+        let turns = Arc::new(Semaphore::new(CONNECTING_MAX));
         for (number, member) in members.iter().enumerate() {
             let services = member.services.clone().map(|one| size.hostname(one % popular(size)));
             let proxy = Proxy {
@@ -104,7 +106,7 @@ impl Crowd {
                 manner: Manner::Accepts,
                 decode_bytes_max: SMALL_BYTES,
             };
-            tasks.spawn(stay(proxy, member.wildcard, target.clone(), board.clone()));
+            tasks.spawn(stay(proxy, member.wildcard, target.clone(), (board.clone(), turns.clone())));
         }
         Self { size, members, board, _tasks: tasks }
     }
@@ -189,10 +191,13 @@ fn popular(size: Size) -> usize {
 }
 
 /// Keeps one proxy connected.
-async fn stay(proxy: Proxy, wildcard: bool, target: Target, board: Arc<Board>) {
+async fn stay(proxy: Proxy, wildcard: bool, target: Target, (board, turns): (Arc<Board>, Arc<Semaphore>)) {
     let mut pause = PAUSE_MIN;
     loop {
-        if let Ok(stream) = proxy.connect(&target).await {
+        let turn = turns.acquire().await;
+        let connected = proxy.connect(&target).await;
+        drop(turn);
+        if let Ok(stream) = connected {
             let mut synced = false;
             // It ends when the server ends it: what it had counts no longer.
             let _ = follow(stream, wildcard, &board, &mut synced).await;
@@ -254,6 +259,9 @@ impl Board {
 const POPULAR: usize = 40;
 /// Services that a proxy on demand asks for.
 const ASKED: usize = 10;
+/// Proxies of a crowd that are connecting at the same time. Those of a cluster have a processor each; when all of these
+/// share one with the control plane, in a debug build, none of a thousand handshakes would be done in time.
+const CONNECTING_MAX: usize = 200;
 /// Larger responses are not looked into.
 const SMALL_BYTES: usize = 64 << 10;
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -7,6 +7,7 @@
 pub mod ads;
 pub mod cluster;
 pub mod crowd;
+pub mod machine;
 pub mod mirror;
 pub mod objects;
 pub mod plane;

@@ -1,24 +1,17 @@
 //! Who may: policies of the service, the proxy and its class together; and those of another service that a route leads to.
 
 use http::StatusCode;
-use http::request::Parts;
 use mesh_policy::l7::{Http, L7Request, Policies};
 
 use crate::http::local::Local;
-use crate::http::{Canonical, Client, Connection, Outgoing, authority};
+use crate::http::{Client, Connection, Outgoing};
 use crate::snapshot::{Backend, Chain};
 
 /// Lets a request pass, or tells the client that it may not.
 ///
 /// # Errors
 /// 403; the answer to the client says no more than that, the log says which rule decided and which would have allowed it.
-pub(crate) fn authorize(
-    connection: &Connection,
-    chain: &Chain,
-    parts: &Parts,
-    canonical: &Canonical,
-    client: &Client,
-) -> Result<(), Local> {
+pub(crate) fn authorize(connection: &Connection, chain: &Chain, seen: Http<'_>, client: &Client) -> Result<(), Local> {
     if let Some(reason) = chain.refuse_all.as_ref().or(chain.proxy.refuse_all.as_ref()) {
         return Err(refused(reason));
     }
@@ -33,13 +26,7 @@ pub(crate) fn authorize(
         destination_ip: peer.destination.ip(),
         destination_port: peer.destination.port(),
         sni: peer.tls.as_ref().and_then(|tls| tls.sni.as_deref()).or(peer.sni.as_deref()),
-        http: Some(Http {
-            host: authority(&parts.headers),
-            method: parts.method.as_str(),
-            path: canonical.path(),
-            headers: &parts.headers,
-            token: None,
-        }),
+        http: Some(seen),
     };
     judge(connection, &chain.policies, &request)
 }
@@ -68,6 +55,11 @@ pub(crate) fn send_on(
         local.denial = local.denial.take().map(|why| format!("a route leads to {backend}: {why}"));
         local
     })
+}
+
+/// Nobody guards a backend any more that a policy guarded: its policies can no longer be followed.
+pub(crate) fn unguarded(backend: &Backend) -> Local {
+    refused(&format!("no route leads to {backend} any more"))
 }
 
 fn judge(connection: &Connection, policies: &Policies, request: &L7Request<'_>) -> Result<(), Local> {

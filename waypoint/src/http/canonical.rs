@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
+use mesh_policy::l7::Http;
 use mesh_route::header::strip_hop_by_hop;
 use mesh_route::{host, path};
 
@@ -69,6 +70,11 @@ impl Canonical {
 /// The host that every stage sees; empty only before there is one.
 pub(crate) fn authority(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// What policies see of a request.
+pub(crate) fn seen<'a>(method: &'a Method, target: &'a PathAndQuery, headers: &'a HeaderMap) -> Http<'a> {
+    Http { host: authority(headers), method: method.as_str(), path: target.path(), headers, token: None }
 }
 
 /// HTTP/2 clients may send each cookie as a field of its own; everybody else expects one.

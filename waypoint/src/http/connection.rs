@@ -22,6 +22,8 @@ pub(crate) struct Connection {
     quiet_since: Cell<Instant>,
     /// The upgrade that was granted, until the server has let go of the stream.
     pub(crate) upgraded: RefCell<Option<Tunnel>>,
+    /// Bytes of request bodies that were read from the connection and passed on.
+    passed_on: Rc<Cell<u64>>,
     forwarded_client: OnceCell<Option<HeaderValue>>,
 }
 
@@ -37,6 +39,7 @@ impl Connection {
             active: Cell::new(0),
             quiet_since: Cell::new(Instant::now()),
             upgraded: RefCell::new(None),
+            passed_on: Rc::default(),
             forwarded_client: OnceCell::new(),
         })
     }
@@ -55,6 +58,11 @@ impl Connection {
     /// Since when there is no request; `None` while there is one.
     pub(crate) fn quiet_since(&self) -> Option<Instant> {
         (self.active.get() == 0).then(|| self.quiet_since.get())
+    }
+
+    /// Counts what of request bodies is passed on.
+    pub(crate) fn passed_on(&self) -> Rc<Cell<u64>> {
+        self.passed_on.clone()
     }
 
     /// A random number that is no secret.

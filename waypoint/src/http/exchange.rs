@@ -16,11 +16,12 @@ use hyper::body::Incoming;
 use mesh_route::{Action, Entry, Forward, Picked, RequestView, Retry, Rule, Target, Weighted, host};
 use tokio::time::Instant;
 
-use super::canonical::{Canonical, authority};
+use super::canonical::{Canonical, authority, seen};
 use super::connection::Connection;
 use super::download::Download;
 use super::forward::{self, Forwarded};
 use super::identify::{Client, identify};
+use super::judged::{Asked, Judged};
 use super::local::Local;
 use super::outgoing::Outgoing;
 use super::record::{Record, X_REQUEST_ID};
@@ -29,6 +30,7 @@ use super::sticky::Sticky;
 use super::web::Bridge;
 use super::{mirror, tunnel};
 use crate::filter::{answer, authorize, cors, fault};
+use crate::overload::Level;
 use crate::report::Flags;
 use crate::snapshot::{Chain, NoChain, Protocol};
 
@@ -54,6 +56,7 @@ pub(crate) async fn serve(
     let mut dress = Dress::new(request.headers());
     record.grpc = dress.is_grpc;
     let answer = match &chain {
+        _ if connection.context.worker.shared.overload.level() == Level::Over => Err(Local::overload()),
         Ok(chain) => run(&connection, chain, &fallback, &mut record, &mut dress, request).await,
         Err(local) => Err(local.clone()),
     };
@@ -93,7 +96,7 @@ async fn run<'a>(
         // Whoever is denied is told so in its own language, too.
         dress.bridge = Bridge::of(&parts.headers);
     }
-    authorize::authorize(connection, chain, &parts, &canonical, &client)?;
+    authorize::authorize(connection, chain, seen(&parts.method, &canonical.target, &parts.headers), &client)?;
     if let Some(bridge) = &dress.bridge {
         bridge.translate(&mut parts.headers);
     }
@@ -125,10 +128,12 @@ async fn run<'a>(
     let route = forward::Route { connection, chain, rule, backend, cluster, host, client, position, started };
     let upgrade = canonical.upgrade;
     let on_upgrade = upgrade.and_then(|_| parts.extensions.remove());
+    let asked = upgrade.map(|_| Asked::of(&parts, &canonical));
     let outgoing = Outgoing::new(&route, weighted, entry, parts, canonical, dress)?;
     authorize::send_on(connection, backend, &outgoing, &client)?;
-    if upgrade.is_some() {
-        return tunnel::open(&route, outgoing, on_upgrade, record).await.map(Answer::Upgraded);
+    if let Some(asked) = asked {
+        let judged = Judged::new(&route, asked, &outgoing);
+        return tunnel::open(&route, outgoing, on_upgrade, judged, record).await.map(Answer::Upgraded);
     }
     let copies = mirror::begin(&route, &outgoing, !body.is_end_stream());
     forward::run(&route, outgoing, body, copies, sticky, record, dress).await.map(Answer::Forwarded)

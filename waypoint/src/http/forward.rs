@@ -109,6 +109,7 @@ pub(crate) async fn run(
             grpc: record.grpc,
             decode: dress.bridge.as_ref().and_then(Bridge::decode),
             copies,
+            passed_on: route.connection.passed_on(),
         };
         Upload::new(body, options)
     });

@@ -11,16 +11,18 @@ use bytes::{Buf, Bytes};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mesh_hbone::guarded::Guarded;
+use mesh_hbone::guarded::{Guarded, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connection::Connection;
 use super::{exchange, life};
 use crate::connection::ConnectionContext;
 use crate::limits::{
-    CUT_BUDGET, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_ERRORS_MAX,
-    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, HTTP2_UNSEEN_RESETS_MAX, REQUEST_HEAD_BYTES_MAX,
+    CUT_BUDGET, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_ERRORS_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX,
+    HTTP2_UNSEEN_RESETS_MAX, REQUEST_HEAD_BYTES_MAX,
 };
+use crate::overload::Hoard;
+use crate::worker::Worker;
 
 /// Serves requests until the connection ends.
 pub(crate) async fn serve<IO>(io: IO, ahead: Bytes, context: ConnectionContext)
@@ -31,9 +33,10 @@ where
     let guarded = Guarded::application(line.clone());
     let verdict = guarded.verdict();
     let connection = Connection::new(context, None);
+    let (hoard, window) = hoard(&connection, verdict.clone());
     let serving = connection.clone();
     let service = service_fn(move |request| exchange::serve(serving.clone(), request));
-    let mut server = pin!(builder().serve_connection(TokioIo::new(guarded), service));
+    let mut server = pin!(builder(window).serve_connection(TokioIo::new(guarded), service));
     let mut life = pin!(life::life(connection.clone()));
     let mut ending = false;
     let flood = poll_fn(|cx| {
@@ -47,18 +50,39 @@ where
             (Poll::Ready(_), _) => Poll::Ready(None),
         }
     });
-    if let Some(flood) = flood.await {
+    let flood = tokio::select! {
+        biased;
+        () = hoard.cut() => {
+            let peer = connection.context.peer.source_address;
+            tracing::info!(%peer, "connection was cut: nobody reads what its client sends, and memory runs out");
+            return;
+        }
+        flood = flood => flood,
+    };
+    if let Some(flood) = flood {
         tracing::debug!(%flood, "client floods");
         line.say_goodbye().await;
         super::record::report_malformed(&connection, 0, &flood.to_string());
     }
 }
 
-fn builder() -> http2::Builder<LocalTasks> {
+/// What the client may send before it is passed on, and the count of it.
+fn hoard(connection: &Rc<Connection>, verdict: Verdict) -> (Hoard, u32) {
+    let Worker { shared, hoards, .. } = &*connection.context.worker;
+    let window = shared.overload.http2_window(hoards.promised(), shared.config.workers);
+    let passed_on = connection.passed_on();
+    // Bodies that nobody wanted were thrown away uncounted, but no more than the window can ever be held back.
+    let held = move || verdict.data_bytes().saturating_sub(passed_on.get()).min(window.into());
+    let mut hoard = hoards.enter(held);
+    hoard.promise(window.into());
+    (hoard, window)
+}
+
+fn builder(window: u32) -> http2::Builder<LocalTasks> {
     let mut builder = http2::Builder::new(LocalTasks);
     builder
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(window)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)

@@ -80,6 +80,11 @@ impl Local {
         Self::new(StatusCode::NOT_FOUND, "route_not_found").flags(Flags::NR)
     }
 
+    /// Memory runs out.
+    pub(crate) fn overload() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("memory runs out").flags(Flags::OM).close()
+    }
+
     /// The head of the answer, and its body.
     ///
     /// # Source

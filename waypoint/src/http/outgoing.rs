@@ -18,7 +18,7 @@ use crate::snapshot::Backend;
 use crate::upstream::RequestBody;
 
 /// The head of a request, as often as there are attempts and mirrors. Its host is in the `host` header.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     method: Method,
     version: Version,
@@ -110,13 +110,7 @@ impl Outgoing {
 
     /// What policies of the upstream's service see of it.
     pub(crate) fn seen(&self) -> Http<'_> {
-        Http {
-            host: super::canonical::authority(&self.headers),
-            method: self.method.as_str(),
-            path: self.target.path(),
-            headers: &self.headers,
-            token: None,
-        }
+        super::canonical::seen(&self.method, &self.target, &self.headers)
     }
 
     /// What follows the path, without its question mark.

@@ -19,9 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
 use super::connection::Connection;
 use super::forward::{self, Route};
+use super::judged::Judged;
 use super::local::Local;
 use super::outgoing::Outgoing;
 use super::record::Record;
+use crate::heard::Heard;
 use crate::report::Flags;
 use crate::upstream::{ReplyBody, UpstreamIo};
 
@@ -36,6 +38,7 @@ pub(crate) enum Opened {
 /// A stream to the upstream, until the client's side is free.
 pub(crate) struct Pending {
     upstream: UpstreamIo,
+    judged: Box<Judged>,
     /// Of HTTP/2: gives the client's side.
     client: Option<OnUpgrade>,
 }
@@ -43,6 +46,7 @@ pub(crate) struct Pending {
 /// A stream to the upstream whose client's side is whatever carried the request.
 pub(crate) struct Tunnel {
     upstream: UpstreamIo,
+    judged: Box<Judged>,
     connection: Rc<Connection>,
     record: Box<Record>,
 }
@@ -55,6 +59,7 @@ pub(crate) async fn open(
     route: &Route<'_>,
     mut outgoing: Outgoing,
     client: Option<OnUpgrade>,
+    judged: Box<Judged>,
     record: &mut Record,
 ) -> Result<Opened, Local> {
     let over_http2 = outgoing.is_http2();
@@ -90,20 +95,22 @@ pub(crate) async fn open(
     }
     head.headers.remove(&KEEP_ALIVE);
     let client = client.filter(|_| over_http2);
-    Ok(Opened::Granted { head, pending: Pending { upstream, client } })
+    Ok(Opened::Granted { head, pending: Pending { upstream, judged, client } })
 }
 
 impl Pending {
     /// The answer is on its way: the bytes follow.
     pub(crate) fn hand_over(self, connection: &Rc<Connection>, record: Box<Record>) {
-        let tunnel = Tunnel { upstream: self.upstream, connection: connection.clone(), record };
+        let tunnel = Tunnel { upstream: self.upstream, judged: self.judged, connection: connection.clone(), record };
         match self.client {
             // The server lets go of the stream once the answer is written.
             None => *connection.upgraded.borrow_mut() = Some(tunnel),
             Some(client) => {
+                let passed_on = connection.passed_on();
                 tokio::task::spawn_local(async move {
                     if let Ok(upgraded) = client.await {
-                        relay(TokioIo::new(upgraded), Bytes::new(), tunnel).await;
+                        let count = move |read| passed_on.set(passed_on.get() + read as u64);
+                        relay(Heard::new(TokioIo::new(upgraded), count), Bytes::new(), tunnel).await;
                     }
                 });
             }
@@ -111,13 +118,18 @@ impl Pending {
     }
 }
 
-/// Passes bytes on until both sides have ended, or the process does.
+/// Passes bytes on until both sides have ended, the process does, or policies that change no longer allow the request
+/// that it was.
 pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO, early: Bytes, tunnel: Tunnel) {
-    let Tunnel { mut upstream, connection, mut record } = tunnel;
+    let Tunnel { mut upstream, judged, connection, mut record } = tunnel;
     let mut drain = connection.context.drain.clone();
     let ended = tokio::select! {
         moved = both_ways(&mut io, &mut upstream, &early) => moved,
         () = drain.cut() => Ok((0, 0)),
+        denial = judged.denied_later(&connection) => {
+            record.denial.clone_from(&denial.denial);
+            return record.cut(Flags::LR, denial.details.clone());
+        }
     };
     match ended {
         Ok((received, sent)) => {

@@ -1,7 +1,7 @@
 //! The body of a request on its way upstream: read once from the client, sent as often as there are attempts, and copied
 //! to mirrors.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -59,6 +59,7 @@ struct State<B> {
     /// Waits for the last byte.
     waiter: Option<Waker>,
     copies: Copies,
+    passed_on: Rc<Cell<u64>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub(crate) struct UploadOptions {
     pub(crate) decode: Option<Decode>,
     /// Whoever gets a copy.
     pub(crate) copies: Copies,
+    /// Counts what was taken from the connection.
+    pub(crate) passed_on: Rc<Cell<u64>>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B>
@@ -97,7 +100,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub(crate) fn new(source: B, options: UploadOptions) -> Rc<Self> {
-        let UploadOptions { keep, gated, grpc, decode, copies } = options;
+        let UploadOptions { keep, gated, grpc, decode, copies, passed_on } = options;
         let length = if decode.is_some() { None } else { source.size_hint().exact() };
         // A body that cannot fit is not worth keeping the first megabyte of.
         let keep = keep.filter(|_| length.is_none_or(|length| length <= REPLAY_BYTES_MAX as u64));
@@ -117,6 +120,7 @@ where
             gate: if gated { Gate::Closed(None) } else { Gate::Open },
             waiter: None,
             copies,
+            passed_on,
         })))
     }
 
@@ -213,6 +217,7 @@ where
                 }
             };
             self.bytes += data.len() as u64;
+            self.passed_on.set(self.passed_on.get() + data.len() as u64);
             let data = match &mut self.decode {
                 None => data,
                 Some(decode) => match decode.push(&data) {

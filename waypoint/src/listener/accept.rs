@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_core::addr::canonical;
@@ -10,7 +11,9 @@ use mesh_core::drain::DrainWatch;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{gateway, tunnel};
-use crate::limits::{ACCEPT_PAUSE, STARTS_IN_A_ROW_MAX};
+use crate::limits::{ACCEPT_PAUSE, LISTENER_UNPROVEN_OF_SOURCE_MAX, STARTS_IN_A_ROW_MAX, UNPROVEN_OF_SOURCE_MAX};
+use crate::overload::Overload;
+use crate::places::Place;
 use crate::workers::Workers;
 
 /// What comes in at a port.
@@ -30,10 +33,18 @@ pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
     /// Canonical.
     pub(crate) local: SocketAddr,
+    /// Held until its end.
+    pub(crate) place: Rc<Place>,
 }
 
-/// Accepts until the future is dropped. At the bound nothing is accepted; the kernel's queue fills.
-pub(super) async fn run(listener: std::net::TcpListener, entrance: Entrance, workers: Arc<Workers>, drain: DrainWatch) {
+/// Accepts until the future is dropped. While memory runs out nothing is accepted; the kernel's queue fills.
+pub(super) async fn run(
+    listener: std::net::TcpListener,
+    entrance: Entrance,
+    overload: Arc<Overload>,
+    workers: Arc<Workers>,
+    drain: DrainWatch,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -42,9 +53,13 @@ pub(super) async fn run(listener: std::net::TcpListener, entrance: Entrance, wor
         }
     };
     let places = workers.places();
+    let unproven_max = match entrance {
+        Entrance::Tunnels => UNPROVEN_OF_SOURCE_MAX,
+        Entrance::Listeners(_) => LISTENER_UNPROVEN_OF_SOURCE_MAX,
+    };
     let (mut next, mut row) = (0, 0);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        overload.may_accept().await;
         let (tcp, peer) = match listener.accept().await.and_then(|(tcp, peer)| Ok((tcp.into_std()?, peer))) {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -52,10 +67,14 @@ pub(super) async fn run(listener: std::net::TcpListener, entrance: Entrance, wor
                 continue;
             }
         };
+        let Some(place) = places.enter(peer.ip(), unproven_max) else {
+            tracing::debug!(%peer, "connection was closed: there are too many");
+            continue;
+        };
         next = (next + 1) % workers.count().max(1);
         let drain = drain.clone();
         let given = workers.spawn(next, move |worker| async move {
-            let _place = place;
+            let place = Rc::new(place);
             let peer = canonical(peer);
             let ready = TcpStream::from_std(tcp).and_then(|tcp| Ok((canonical(tcp.local_addr()?), tcp)));
             let (local, tcp) = match ready {
@@ -65,10 +84,16 @@ pub(super) async fn run(listener: std::net::TcpListener, entrance: Entrance, wor
                     return;
                 }
             };
-            let accepted = Accepted { tcp, peer, local };
-            match entrance {
-                Entrance::Tunnels => tunnel::serve(worker, accepted, drain).await,
-                Entrance::Listeners(port) => gateway::serve(worker, accepted, port, drain).await,
+            let accepted = Accepted { tcp, peer, local, place: place.clone() };
+            let served = async {
+                match entrance {
+                    Entrance::Tunnels => tunnel::serve(worker, accepted, drain).await,
+                    Entrance::Listeners(port) => gateway::serve(worker, accepted, port, drain).await,
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = place.lost() => tracing::info!(%peer, %local, "connection was cut: it made room for others"),
             }
         });
         if given.await.is_err() {

@@ -1,5 +1,6 @@
 //! One connection at a port of a gateway: PROXY header, server name, TLS, and on to the listener that it is for.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,9 +15,12 @@ use tokio_rustls::TlsAcceptor;
 use super::accept::Accepted;
 use super::hello::{self, Hello};
 use super::proxy_header::{self, Header};
+use super::tunnel::in_turn;
 use crate::connection::{ConnectionContext, Destination, PeerInfo, TlsInfo};
 use crate::detect::Replay;
-use crate::limits::{HANDSHAKE_BUDGET, HELLO_BUDGET};
+use crate::heard::Heard;
+use crate::limits::HELLO_BUDGET;
+use crate::places::Place;
 use crate::report::{Flags, Opening};
 use crate::snapshot::{ChainHandle, Plain, Protocol, Secured, Socket};
 use crate::worker::Worker;
@@ -26,6 +30,9 @@ use crate::{http as requests, tcp};
 struct Arrival {
     worker: Rc<Worker>,
     socket: Arc<Socket>,
+    place: Rc<Place>,
+    /// Who opened the connection, whatever a PROXY header says.
+    direct: IpAddr,
     peer: PeerInfo,
     drain: DrainWatch,
 }
@@ -34,7 +41,7 @@ struct Arrival {
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, port: u16, drain: DrainWatch) {
     // The listeners of now, not those of when the port was opened.
     let Some(socket) = worker.shared.snapshots.load().sockets().get(&port).cloned() else { return };
-    let Accepted { tcp, peer, local } = accepted;
+    let Accepted { tcp, peer, local, place } = accepted;
     let called = std::net::SocketAddr::new(local.ip(), socket.called);
     let mut arrival = Arrival {
         peer: PeerInfo {
@@ -49,6 +56,8 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, port: u16, dra
         },
         worker,
         socket,
+        place,
+        direct: peer.ip(),
         drain,
     };
     if !arrival.socket.proxy_protocol {
@@ -71,8 +80,21 @@ impl Arrival {
             return Box::pin(self.find(io)).await;
         }
         match self.socket.plain.clone() {
-            Some(Plain::Http(chain)) => requests::serve(io, self.context(chain, Protocol::Http)).await,
-            Some(Plain::Bytes(chain)) => tcp::serve(io, self.context(chain, Protocol::Tcp)).await,
+            Some(Plain::Http(chain)) => {
+                // Whoever says something is no stranger.
+                let mut silent = Some(self.place.clone());
+                let io = Heard::new(io, move |_| {
+                    if let Some(place) = silent.take() {
+                        place.proven();
+                    }
+                });
+                requests::serve(io, self.context(chain, Protocol::Http)).await;
+            }
+            Some(Plain::Bytes(chain)) => {
+                // The server may speak first.
+                self.place.proven();
+                tcp::serve(io, self.context(chain, Protocol::Tcp)).await;
+            }
             None => self.refuse(Flags::NR, "no_filter_chain", "no listener takes connections without TLS"),
         }
     }
@@ -94,6 +116,7 @@ impl Arrival {
             return say_unrecognized(io).await;
         };
         if secured.tls.is_passthrough() {
+            self.place.proven();
             self.peer.sni = sni;
             let context = self.context(secured.chain, Protocol::Tls);
             return tcp::serve(io, context).await;
@@ -111,11 +134,12 @@ impl Arrival {
             Err(reason) => return self.refuse(Flags::DPE, "tls_error", &reason),
         };
         let accepting = TlsAcceptor::from(config).accept(ReadAhead::new(io));
-        let stream = match tokio::time::timeout(HANDSHAKE_BUDGET, accepting).await {
+        let stream = match in_turn(&self.worker.shared.listener_turns, self.direct, accepting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return self.refuse(Flags::DPE, "tls_error", &format!("TLS handshake failed: {error}")),
-            Err(_) => return self.refuse(Flags::DPE, "tls_error", "TLS handshake took too long"),
+            Err(reason) => return self.refuse(Flags::DPE, "tls_error", &reason),
         };
+        self.place.proven();
         let session = stream.get_ref().1;
         let presented = session.peer_certificates().unwrap_or_default();
         if secured.tls.is_mesh() {

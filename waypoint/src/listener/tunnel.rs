@@ -1,6 +1,7 @@
 //! One tunnel connection: mutual TLS, HTTP/2, and a task for each stream. Nothing of a stream flows before it is known who
 //! serves what it asks for.
 
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,18 +11,21 @@ use http::{HeaderMap, Method, StatusCode};
 use mesh_core::Identity;
 use mesh_core::drain::{DrainMode, DrainWatch};
 use mesh_hbone::read_ahead::ReadAhead;
-use mesh_hbone::{ConnectRequest, HboneError, ServerConnection, Settings, tls};
+use mesh_hbone::{ConnectRequest, HboneError, ServerConnection, Settings, Turns, tls};
 use mesh_identity::{PeerChain, Reporter};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::Accepted;
 use crate::connection::{ConnectionContext, Destination, PeerInfo};
+use crate::crowd;
 use crate::detect::{self, Sniffed};
 use crate::dispatch::{self, Served};
 use crate::limits::{
     CUT_BUDGET, HANDSHAKE_BUDGET, HELLO_BUDGET, STARTS_IN_A_ROW_MAX, TUNNEL_STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES,
 };
+use crate::overload::Level;
+use crate::places::Place;
 use crate::report::{Flags, Opening};
 use crate::snapshot::{Chain, ChainHandle, Protocol, Role};
 use crate::worker::Worker;
@@ -44,9 +48,10 @@ type H2 = ServerConnection<TlsStream<ReadAhead<TcpStream>>>;
 
 /// One tunnel from acceptance to its last stream.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatch) {
-    let Accepted { tcp, peer, local } = accepted;
-    match handshake(&worker, tcp).await {
+    let Accepted { tcp, peer, local, place } = accepted;
+    match handshake(&worker, tcp, peer.ip(), &place).await {
         Ok((h2, identity, chain)) => {
+            place.proven();
             let tunnel = Tunnel { accepted: Ends { peer, local }, identity, chain };
             Box::pin(serve_streams(worker, h2, Rc::new(tunnel), drain)).await;
         }
@@ -65,10 +70,24 @@ pub(crate) fn tunnel_settings() -> Settings {
     }
 }
 
+/// Goes through a handshake when its turn comes. Who does not go on loses it to those who wait.
+pub(super) async fn in_turn<T>(turns: &Turns, peer: IpAddr, handshake: impl Future<Output = T>) -> Result<T, String> {
+    let taking = async {
+        let turn = turns.take(crowd::source(peer)).await;
+        tokio::select! {
+            biased;
+            done = handshake => Ok(done),
+            () = turn.lost() => Err("TLS handshake was cut: the client did not go on while others waited".to_owned()),
+        }
+    };
+    let late = |_| Err(format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"));
+    tokio::time::timeout(HANDSHAKE_BUDGET, taking).await.unwrap_or_else(late)
+}
+
 type Proven = (H2, Option<Identity>, Option<Arc<PeerChain>>);
 
 /// Proves who we are and learns who the client is.
-async fn handshake(worker: &Worker, tcp: TcpStream) -> Result<Proven, String> {
+async fn handshake(worker: &Worker, tcp: TcpStream, peer: IpAddr, place: &Place) -> Result<Proven, String> {
     let shared = &worker.shared;
     // A client that says nothing costs a socket, not a signature.
     let greeted = tokio::time::timeout(HELLO_BUDGET, tls::greet(ReadAhead::new(tcp)))
@@ -77,13 +96,13 @@ async fn handshake(worker: &Worker, tcp: TcpStream) -> Result<Proven, String> {
         .map_err(|error| format!("TLS handshake failed: {error}"))?;
     let proxy = shared.snapshots.load().proxy.clone().ok_or("nothing is known yet of what this proxy serves")?;
     let config = shared.own.accepting(&proxy.settings.trust_domains).await.map_err(|error| error.to_string())?;
-    let accepted = tokio::time::timeout(HANDSHAKE_BUDGET, greeted.accept(config))
-        .await
-        .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))?
-        .map_err(|error| format!("TLS handshake failed: {error}"))?;
+    let accepting = in_turn(&shared.tunnel_turns, peer, greeted.accept(config));
+    let accepted = accepting.await?.map_err(|error| format!("TLS handshake failed: {error}"))?;
     let crl = shared.crl.as_ref();
     let chain = crl.and_then(|crl| crl.track(Reporter::Destination, accepted.presented()));
-    let h2 = ServerConnection::handshake(accepted.stream, &tunnel_settings())
+    let window = shared.overload.tunnel_window(place.of_source);
+    let settings = Settings { connection_window: window, ..tunnel_settings() };
+    let h2 = ServerConnection::handshake(accepted.stream, &settings)
         .await
         .map_err(|error| format!("HTTP/2 handshake failed: {error}"))?;
     Ok((h2, accepted.peer, chain))
@@ -175,15 +194,47 @@ struct Stream {
     drain: DrainWatch,
 }
 
+/// How a stream is refused.
+struct Denied {
+    status: StatusCode,
+    flags: Flags,
+    details: &'static str,
+}
+
+impl Denied {
+    const NOWHERE: Self = Self::with(StatusCode::NOT_FOUND);
+    const OVERLOAD: Self = Self { status: StatusCode::SERVICE_UNAVAILABLE, flags: Flags::OM, details: "overload" };
+
+    /// Nobody here serves what was asked for.
+    const fn with(status: StatusCode) -> Self {
+        Self { status, flags: Flags::NR, details: "no_filter_chain" }
+    }
+}
+
 impl Stream {
-    async fn serve(self, request: ConnectRequest) {
+    /// Until its end, or until memory runs out and it holds back most.
+    async fn serve(self, mut request: ConnectRequest) {
+        if self.worker.shared.overload.level() == Level::Over {
+            return self.refuse(request, None, Denied::OVERLOAD, "memory runs out");
+        }
+        let unread = request.unread();
+        let hoard = self.worker.hoards.enter(move || unread.bytes() as u64);
+        let peer = self.tunnel.accepted.peer;
+        tokio::select! {
+            biased;
+            () = hoard.cut() => tracing::info!(%peer, "stream was cut: nobody reads what its client sends, and memory runs out"),
+            () = self.answer(request) => {}
+        }
+    }
+
+    async fn answer(self, request: ConnectRequest) {
         // Anything but CONNECT is asked of nobody here.
         if request.method() != Method::CONNECT {
-            return self.refuse(request, None, StatusCode::NOT_FOUND, "method is not CONNECT");
+            return self.refuse(request, None, Denied::NOWHERE, "method is not CONNECT");
         }
         let destination = match dispatch::parse(request.authority()) {
             Ok(destination) => destination,
-            Err(refusal) => return self.refuse(request, None, refusal.status(), &refusal.to_string()),
+            Err(refusal) => return self.refuse(request, None, Denied::with(refusal.status()), &refusal.to_string()),
         };
         let east_west =
             self.worker.shared.snapshots.load().proxy.as_ref().is_some_and(|proxy| proxy.role == Role::EastWest);
@@ -193,7 +244,9 @@ impl Stream {
         }
         match dispatch::dispatch(&self.worker.shared, &destination).await {
             Ok(served) => self.enter(request, destination, served).await,
-            Err(refusal) => self.refuse(request, Some(destination), refusal.status(), &refusal.to_string()),
+            Err(refusal) => {
+                self.refuse(request, Some(destination), Denied::with(refusal.status()), &refusal.to_string())
+            }
         }
     }
 
@@ -203,12 +256,17 @@ impl Stream {
             Served::Workload(peer, address) => match self.worker.direct(&peer, address) {
                 Ok(handle) => handle,
                 Err(reason) => {
-                    return self.refuse(request, Some(destination), StatusCode::SERVICE_UNAVAILABLE, &reason);
+                    return self.refuse(
+                        request,
+                        Some(destination),
+                        Denied::with(StatusCode::SERVICE_UNAVAILABLE),
+                        &reason,
+                    );
                 }
             },
         };
         let Some(chain) = handle.current() else {
-            return self.refuse(request, Some(destination), StatusCode::NOT_FOUND, "service is gone");
+            return self.refuse(request, Some(destination), Denied::NOWHERE, "service is gone");
         };
         let peer = self.peer(&request, destination);
         let context = |protocol| ConnectionContext {
@@ -252,7 +310,7 @@ impl Stream {
         })
     }
 
-    fn refuse(&self, request: ConnectRequest, destination: Option<Destination>, status: StatusCode, reason: &str) {
+    fn refuse(&self, request: ConnectRequest, destination: Option<Destination>, denied: Denied, reason: &str) {
         let Tunnel { accepted, identity, .. } = &*self.tunnel;
         let peer = PeerInfo {
             source_identity: identity.clone(),
@@ -264,8 +322,8 @@ impl Stream {
             sni: None,
             source: self.worker.report.source(identity.as_ref(), &HeaderMap::new()),
         };
-        self.worker.report.refused(Opening::nowhere(Rc::new(peer), reason), Flags::NR, "no_filter_chain");
-        request.reject(status);
+        self.worker.report.refused(Opening::nowhere(Rc::new(peer), reason), denied.flags, denied.details);
+        request.reject(denied.status);
     }
 }
 

@@ -89,6 +89,15 @@ impl ChainHandle {
         }
     }
 
+    /// The handle of the one chain that serves requests to this host now. `None`: nothing does.
+    #[must_use]
+    pub fn of_host(&self, authority: &str) -> Option<Self> {
+        match &self.0 {
+            Way::One(_) => Some(self.clone()),
+            Way::ByHost { hosts, .. } => hosts.table.load().find(authority).cloned(),
+        }
+    }
+
     /// For a look at a handle that has one chain; do not keep it over a wait.
     #[must_use]
     pub fn load(&self) -> Option<Guard<Option<Arc<Chain>>>> {

@@ -7,8 +7,9 @@ use http::{Method, Request, StatusCode};
 use mesh_core::Identity;
 use mesh_hbone::{DialError, Dialer, H2Stream, OpenError, Pool, PoolKey, Settings, tls};
 use mesh_identity::{CertSource as _, WorkloadCert};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::endpoint::authority;
@@ -16,18 +17,20 @@ use crate::world::HBONE_PORT;
 
 /// Opens tunnels as one identity.
 pub(crate) struct Client {
+    cert: Arc<WorkloadCert>,
     pool: Pool<Direct>,
     key: PoolKey,
 }
 
-struct Direct(Arc<WorkloadCert>);
+/// Whom it proves to be, and from which address.
+struct Direct(Arc<WorkloadCert>, IpAddr);
 
 impl Dialer for Direct {
     type Io = TlsStream<TcpStream>;
 
     async fn dial(&self, key: &PoolKey) -> Result<Self::Io, DialError> {
         let upstream = key.upstream;
-        let tcp = TcpStream::connect(upstream)
+        let tcp = connect(self.1, upstream)
             .await
             .map_err(|error| DialError::Connect { upstream, source: Arc::new(error) })?;
         tls::connect(tcp, &self.0, &key.expected).await.map_err(|error| error.dialling(upstream))
@@ -37,12 +40,22 @@ impl Dialer for Direct {
 impl Client {
     /// A client that proves to be `identity`.
     pub(crate) async fn new(identity: &str) -> Self {
+        Self::at(identity, Ipv4Addr::LOCALHOST).await
+    }
+
+    /// [`Client::new`] at another address of the loopback.
+    pub(crate) async fn at(identity: &str, address: Ipv4Addr) -> Self {
         let source: Identity = identity.parse().unwrap();
         let cert = Arc::new(authority().issue(source.clone()).await.unwrap());
         let expected = vec!["spiffe://cluster.local/ns/shop/sa/wp".parse().unwrap()];
         let upstream = SocketAddr::from((Ipv4Addr::LOCALHOST, HBONE_PORT));
-        let key = PoolKey { source, expected, upstream, source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
-        Self { pool: Pool::new(Direct(cert), Settings::default()), key }
+        let key = PoolKey { source, expected, upstream, source_ip: IpAddr::V4(address) };
+        Self { cert: cert.clone(), pool: Pool::new(Direct(cert, IpAddr::V4(address)), Settings::default()), key }
+    }
+
+    /// What it proves to be itself with.
+    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
+        self.cert.leaf()
     }
 
     /// Opens a tunnel to `authority`.
@@ -98,6 +111,13 @@ impl Client {
         let _ = stream.read_to_string(&mut answer).await;
         answer
     }
+}
+
+/// Connects from one address to another.
+pub(crate) async fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(to).await
 }
 
 /// Says everything, ends, and listens to the end.

@@ -31,6 +31,10 @@ pub(crate) enum Application {
     Http(Duration),
     /// Says its name and then everything that it hears.
     Bytes(&'static str),
+    /// Grants an upgrade to WebSocket, and then says everything that it hears.
+    WebSocket,
+    /// Never reads anything.
+    Deaf,
 }
 
 impl Endpoint {
@@ -41,20 +45,28 @@ impl Endpoint {
         let identity: Identity = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
         let cert = authority().issue(identity).await.unwrap();
         let config = cert.server_config();
+        let settings = match application {
+            // Nor does its node proxy keep much for it.
+            Application::Deaf => {
+                Settings { stream_window: 64 << 10, connection_window: 64 << 10, ..Settings::default() }
+            }
+            _ => Settings::default(),
+        };
         let endpoint = Self { asked: Arc::default() };
         let asked = endpoint.asked.clone();
         tokio::task::spawn_local(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let (config, asked) = (config.clone(), asked.clone());
+                let (config, asked, settings) = (config.clone(), asked.clone(), settings.clone());
                 tokio::task::spawn_local(async move {
                     let Ok(accepted) = tls::accept(tcp, config).await else { return };
                     let client = accepted.peer.clone();
-                    let mut h2 = ServerConnection::handshake(accepted.stream, &Settings::default()).await.unwrap();
+                    let mut h2 = ServerConnection::handshake(accepted.stream, &settings).await.unwrap();
                     while let Some(Ok(request)) = h2.next().await {
                         let authority = request.authority().unwrap_or_default().to_owned();
                         asked.lock().unwrap().push(Asked { authority, client: client.clone() });
-                        let stream = request.accept(None).unwrap();
+                        // Its client may have left.
+                        let Ok(stream) = request.accept(None) else { continue };
                         tokio::task::spawn_local(serve(stream, application));
                     }
                 });
@@ -89,6 +101,8 @@ async fn serve<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, application: Applic
     let _ = match application {
         Application::Http(pause) => answer(&mut io, pause).await,
         Application::Bytes(name) => echo(&mut io, name).await,
+        Application::Deaf => std::future::pending().await,
+        Application::WebSocket => upgrade(&mut io).await,
     };
 }
 
@@ -104,6 +118,23 @@ async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: &mut T, pause: Duration) 
         let head = String::from_utf8_lossy(&seen).into_owned();
         seen.clear();
         io.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len()).as_bytes()).await?;
+    }
+}
+
+async fn upgrade<T: AsyncRead + AsyncWrite + Unpin>(io: &mut T) -> std::io::Result<()> {
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        seen.push(io.read_u8().await?);
+    }
+    io.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n").await?;
+    io.write_all(b"Sec-WebSocket-Accept: x\r\n\r\n").await?;
+    let mut piece = [0; 1024];
+    loop {
+        let read = io.read(&mut piece).await?;
+        if read == 0 {
+            return io.shutdown().await;
+        }
+        io.write_all(&piece[..read]).await?;
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_identity::testing::{IssueOptions, TestCa, pem};
+use mesh_wire::l7::resource::Kind;
 use mesh_wire::l7::{self, Protocol, server_tls};
+use mesh_wire::type_url;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use crate::client::exchange;
 use crate::endpoint::{Application, Endpoint, plain};
 use crate::isolate::isolated_test;
-use crate::resources::{address, listener, service, workload};
+use crate::resources::{self, address, allow, listener, service, workload};
 use crate::world::World;
 
 fn key_pair(ca: &TestCa, name: &str) -> l7::KeyPair {
@@ -136,6 +138,53 @@ isolated_test! {
     }
 }
 
+/// A WebSocket to this host at port 8080, granted.
+async fn websocket(host: &str) -> TcpStream {
+    let mut stream = TcpStream::connect("127.0.0.1:8080").await.unwrap();
+    let head = format!(
+        "GET /chat HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+isolated_test! {
+    async fn a_policy_that_turns_against_an_open_websocket_cuts_it_and_not_that_of_another_host() {
+        let _one = Endpoint::start("127.0.0.2", "one", Application::WebSocket).await;
+        let pod = address(&workload("one-1", "127.0.0.2", "one", &[("one", 80, 8080)]));
+        let on = |section: &str, host: &str| {
+            let listener = listener(section, 8080, Protocol::Http, "one");
+            l7::Listener { hostname: host.into(), ..listener }
+        };
+        let (a, b) = (on("a", "a.example.com"), on("b", "b.example.com"));
+        let world = World::gateway(&[a.clone(), b], vec![service("one", "10.1.1.1", 80, 8080), pod]).await;
+        let (mut cut, mut kept) = (websocket("a.example.com").await, websocket("b.example.com").await);
+        let mut pong = [0; 4];
+        for stream in [&mut cut, &mut kept] {
+            stream.write_all(b"ping").await.unwrap();
+            stream.read_exact(&mut pong).await.unwrap();
+            assert_eq!(&pong, b"ping");
+        }
+        let guarded = l7::Listener { authorizations: vec![allow("only-b", "cluster.local/ns/ns1/sa/b")], ..a };
+        let name = format!("{}/listener/a", resources::GATEWAY);
+        world.publish(type_url::L7, vec![resources::l7(&name, Kind::Listener(guarded))]);
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), cut.read_to_end(&mut rest)).await.expect("cut").ok();
+        assert!(rest.is_empty());
+        kept.write_all(b"more").await.unwrap();
+        kept.read_exact(&mut pong).await.unwrap();
+        assert_eq!(&pong, b"more");
+        let told = |line: &str| line.contains("/chat") && line.contains("LR") && line.contains("only-b");
+        world.eventually("the log says which policy", async |world| world.log().lines().any(told)).await;
+    }
+}
+
 isolated_test! {
     async fn tls_is_passed_through_by_server_name_and_bytes_go_to_their_listener() {
         let (_one, _two, mut addresses) = services().await;
@@ -171,7 +220,7 @@ isolated_test! {
     }
 }
 
-fn client_hello(name: &str) -> Vec<u8> {
+pub(crate) fn client_hello(name: &str) -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -6,13 +6,16 @@
 
 mod admin;
 mod client;
+mod crowds;
 mod dispatch;
 mod drain;
 mod endpoint;
 mod gateway;
 mod isolate;
 mod onward;
+mod overload;
 mod resources;
+mod revocation;
 mod rows;
 mod staging;
 mod tcp;

@@ -107,6 +107,8 @@ isolated_test! {
         assert_eq!(client.ask("10.1.1.5:9080", "SSH-2.0-OpenSSH_9.6\r\n").await, "app: SSH-2.0-OpenSSH_9.6\r\n");
         world.metric(&["istio_tcp_received_bytes_total", "destination_service=\"reviews.shop", "} 21"]).await;
         world.metric(&["istio_tcp_connections_closed_total", "response_flags=\"-\"", "} 1"]).await;
+        world.metric(&["process_resident_memory_bytes"]).await;
+        world.metric(&["process_cpu_seconds_total"]).await;
     }
 }
 

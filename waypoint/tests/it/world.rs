@@ -12,12 +12,13 @@ use mesh_wire::type_url;
 use mesh_xds::server::{AdsService, Backing, Change, Gatekeeper, Hub, HubOptions, Resource, TypeSpec, Unobserved};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 
-use crate::resources;
+use crate::{resources, revocation};
 
 /// Where the waypoint takes tunnels; that of endpoints is another one, since all are on one loopback.
 pub(crate) const HBONE_PORT: u16 = 15108;
@@ -48,7 +49,7 @@ impl World {
     pub(crate) async fn waypoint(proxy: l7::Proxy, ports: &[l7::Port], addresses: Vec<Arc<Resource>>) -> Self {
         let mut routes = vec![resources::l7(resources::GATEWAY, Kind::Proxy(proxy))];
         routes.extend(ports.iter().map(|port| resources::l7(&resources::port_name(port), Kind::Port(port.clone()))));
-        Self::start("waypoint", routes, addresses).await
+        Self::start("waypoint", &[], routes, addresses).await
     }
 
     /// A ready gateway with these listeners.
@@ -57,10 +58,25 @@ impl World {
         let mut routes = vec![resources::l7(resources::GATEWAY, Kind::Proxy(proxy))];
         let name = |one: &l7::Listener| format!("{}/listener/{}", resources::GATEWAY, one.section);
         routes.extend(listeners.iter().map(|one| resources::l7(&name(one), Kind::Listener(one.clone()))));
-        Self::start("router", routes, addresses).await
+        Self::start("router", &[], routes, addresses).await
     }
 
-    async fn start(role: &str, routes: Vec<Arc<Resource>>, addresses: Vec<Arc<Resource>>) -> Self {
+    /// [`World::waypoint`] that may use so many MiB of memory.
+    pub(crate) async fn small(memory_mib: u64, port: &l7::Port, addresses: Vec<Arc<Resource>>) -> Self {
+        let routes = vec![
+            resources::l7(resources::GATEWAY, Kind::Proxy(resources::proxy())),
+            resources::l7(&resources::port_name(port), Kind::Port(port.clone())),
+        ];
+        let limit = (memory_mib << 20).to_string();
+        Self::start("waypoint", &[("ISTIO_MEMORY_LIMIT", &limit)], routes, addresses).await
+    }
+
+    async fn start(
+        role: &str,
+        further: &[(&str, &str)],
+        routes: Vec<Arc<Resource>>,
+        addresses: Vec<Arc<Resource>>,
+    ) -> Self {
         let types = [type_url::ADDRESS, type_url::L7].map(|url| TypeSpec { url, backing: Backing::Own, after: None });
         let hub = Hub::new(&types, HubOptions::default(), Box::new(Unobserved));
         hub.set_ready(true);
@@ -72,6 +88,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let log = File::create(dir.path().join("log")).unwrap();
         let hbone = HBONE_PORT.to_string();
+        let revocations = dir.path().join(REVOCATIONS).display().to_string();
         let settings = [
             ("MELTEMI_GATEWAY", resources::GATEWAY),
             ("POD_NAME", "wp-1"),
@@ -81,13 +98,15 @@ impl World {
             ("XDS_ADDRESS", &address),
             ("FAKE_CA", "true"),
             ("HBONE_PORT", &hbone),
+            ("CRL_PATH", &revocations),
             ("WAYPOINT_WORKER_THREADS", "2"),
             ("WAYPOINT_ACCESS_LOG", "all"),
             ("PROXY_CONFIG", "{\"terminationDrainDuration\": \"500ms\"}"),
             ("RUST_LOG", "info,waypoint=debug"),
         ];
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypoint"));
-        command.args(["proxy", role, "--domain", "shop.svc.cluster.local"]).env_clear().envs(settings);
+        command.args(["proxy", role, "--domain", "shop.svc.cluster.local"]).env_clear();
+        command.envs(settings).envs(further.iter().copied());
         command.current_dir(&dir).stdout(log.try_clone().unwrap()).stderr(log);
         let world = Self { hub, version: std::cell::Cell::new(0), child: command.spawn().unwrap(), dir };
         world.publish(type_url::ADDRESS, addresses);
@@ -117,6 +136,14 @@ impl World {
             resources.into_iter().map(|(name, resource)| Change { type_url, name, resource }).collect();
         self.version.set(self.version.get() + 1);
         self.hub.publish(self.version.get().to_string().into(), &changes);
+    }
+
+    /// Takes certificates of the mesh back: these and no others.
+    pub(crate) fn revoke(&self, revoked: &[&CertificateDer<'_>]) {
+        // At once: half of a list is none.
+        let written = self.dir.path().join("new");
+        std::fs::write(&written, revocation::list(revoked)).unwrap();
+        std::fs::rename(written, self.dir.path().join(REVOCATIONS)).unwrap();
     }
 
     /// GET on loopback; empty while nobody listens.
@@ -161,6 +188,13 @@ impl World {
         self.eventually(&format!("metric {parts:?}"), holds).await;
     }
 
+    /// A number of `/proc/PID/status`, such as `VmHWM`, MiB.
+    pub(crate) fn memory_mib(&self, field: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
@@ -189,3 +223,6 @@ impl Drop for World {
         }
     }
 }
+
+/// Beside the log.
+const REVOCATIONS: &str = "ca-crl.pem";

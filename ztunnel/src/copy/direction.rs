@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::side::Side;
+use super::side::{FRAMES_PER_UNIT, SMALL_BYTES, Side, poll_pay, push};
 use crate::limits::PENDING_BYTES_MAX;
 
 /// State of one direction; the two sides belong to the relay.
@@ -53,7 +53,7 @@ impl Direction {
                     Ok(()) => self.stage = Stage::Draining,
                     Err(error) => self.fail(error),
                 },
-                Stage::Draining => match ready!(self.poll_drain(cx, to)) {
+                Stage::Draining => match ready!(self.poll_drain(cx, from, to)) {
                     Ok(()) => self.stage = Stage::Closing,
                     Err(error) => self.fail(error),
                 },
@@ -105,6 +105,7 @@ impl Direction {
 
     /// Ready when the source has no more.
     fn poll_copy(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<io::Result<()>> {
+        let mut small = 0;
         loop {
             let read = match self.pending_bytes < PENDING_BYTES_MAX {
                 true => from.poll_read(cx),
@@ -122,10 +123,14 @@ impl Direction {
             };
             match read {
                 Poll::Ready(Some(bytes)) => {
+                    small += usize::from(bytes.len() < SMALL_BYTES);
                     self.pending_bytes += bytes.len();
-                    self.pending.push_back(bytes);
+                    push(&mut self.pending, bytes);
                     // More may be there already: one large write is cheaper than several small ones.
-                    if self.pending_bytes < PENDING_BYTES_MAX && self.pending.len() < GATHER_MAX {
+                    let more = self.pending_bytes < PENDING_BYTES_MAX && self.pending.len() < GATHER_MAX;
+                    let may = small < FRAMES_PER_UNIT || poll_pay(cx).is_ready();
+                    small %= FRAMES_PER_UNIT;
+                    if more && may {
                         continue;
                     }
                 }
@@ -137,15 +142,19 @@ impl Direction {
                 }
                 Poll::Pending => {}
             }
-            ready!(self.poll_drain(cx, to))?;
+            if self.poll_drain(cx, from, to)?.is_pending() {
+                self.pending_bytes += from.poll_hoard(cx, &mut self.pending);
+                return Poll::Pending;
+            }
         }
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut impl Side) -> Poll<io::Result<()>> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<io::Result<()>> {
         while !self.pending.is_empty() {
             let written = ready!(to.poll_write(cx, &mut self.pending))?;
             self.pending_bytes = self.pending_bytes.saturating_sub(written);
             self.written += written as u64;
+            from.passed_on(written);
         }
         Poll::Ready(Ok(()))
     }

@@ -9,17 +9,28 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mesh_hbone::H2Stream;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio_util::io::poll_read_buf;
 
 use crate::limits::{READ_BYTES_MAX, READ_BYTES_MIN, WRITE_PIECES_MAX};
 
 /// One end of a relayed connection. Used by one task only.
 pub trait Side {
-    /// The next bytes, `None` at the end of data.
+    /// The next bytes, `None` at the end of data. An end with windows of its own lets the other side send more only
+    /// after [`Side::passed_on`].
     ///
     /// # Errors
     /// The end failed; nothing more will come.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
+
+    /// Takes what has come already, though it cannot be written yet, where that is cheaper to keep in `pending` than in
+    /// the end itself. Tells how many bytes that were.
+    fn poll_hoard(&mut self, _cx: &mut Context<'_>, _pending: &mut VecDeque<Bytes>) -> usize {
+        0
+    }
+
+    /// So many of the bytes that were read here have been written.
+    fn passed_on(&mut self, _bytes: usize) {}
 
     /// Writes some of `pending`, which is not empty, and takes it out of there. Tells how many bytes that were.
     ///
@@ -115,7 +126,24 @@ impl Side for TcpSide {
 
 impl Side for H2Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        self.poll_data(cx)
+        self.poll_held(cx)
+    }
+
+    fn poll_hoard(&mut self, cx: &mut Context<'_>, pending: &mut VecDeque<Bytes>) -> usize {
+        let (mut taken, mut frames) = (0, 0);
+        while let Poll::Ready(bytes) = Self::poll_hoard(self, cx) {
+            frames += 1;
+            taken += bytes.len();
+            push(pending, bytes);
+            if frames % FRAMES_PER_UNIT == 0 && poll_pay(cx).is_pending() {
+                break;
+            }
+        }
+        taken
+    }
+
+    fn passed_on(&mut self, bytes: usize) {
+        Self::passed_on(self, bytes);
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, pending: &mut VecDeque<Bytes>) -> Poll<io::Result<usize>> {
@@ -145,6 +173,42 @@ impl Side for H2Stream {
     }
 }
 
+/// Adds `bytes` to what is pending: small pieces become one, so that a write takes many of them and each costs little
+/// more than its bytes.
+pub(super) fn push(pending: &mut VecDeque<Bytes>, bytes: Bytes) {
+    if bytes.len() >= SMALL_BYTES {
+        return pending.push_back(bytes);
+    }
+    // Nothing to be written would never have been written.
+    if bytes.is_empty() {
+        return;
+    }
+    let Some(last) = pending.pop_back() else {
+        return pending.push_back(bytes);
+    };
+    if last.len() + bytes.len() > MERGED_BYTES_MAX {
+        pending.extend([last, bytes]);
+        return;
+    }
+    // Only a piece that was merged before is ours alone; what the library hands out is part of something larger.
+    let mut merged = match last.try_into_mut() {
+        Ok(merged) => merged,
+        Err(shared) if shared.len() >= SMALL_BYTES => {
+            pending.extend([shared, bytes]);
+            return;
+        }
+        Err(shared) => BytesMut::from(&*shared),
+    };
+    merged.extend_from_slice(&bytes);
+    pending.push_back(merged.freeze());
+}
+
+/// Small frames cost the task's share of its thread, as reads and writes of a socket do.
+pub(super) fn poll_pay(cx: &mut Context<'_>) -> Poll<()> {
+    ready!(coop::poll_proceed(cx)).made_progress();
+    Poll::Ready(())
+}
+
 fn advance(pending: &mut VecDeque<Bytes>, mut written: usize) {
     while written > 0
         && let Some(front) = pending.front_mut()
@@ -157,3 +221,10 @@ fn advance(pending: &mut VecDeque<Bytes>, mut written: usize) {
         }
     }
 }
+
+/// Pieces below this are worth a copy: they would cost more to keep, and to write, than their bytes do.
+pub(super) const SMALL_BYTES: usize = 256;
+/// Largest piece that is made of small ones.
+const MERGED_BYTES_MAX: usize = 16 << 10;
+/// So many small frames cost one unit of a task's turn; it has 128 of them.
+pub(super) const FRAMES_PER_UNIT: usize = 4;

@@ -165,3 +165,103 @@ async fn a_broken_connection_does_not_outlive_its_peer_for_the_sake_of_a_deaf_on
         () = tokio::time::sleep(std::time::Duration::from_secs(60)) => panic!("the relay goes on for ever"),
     }
 }
+
+/// A connected pair of which little fits in between.
+async fn narrow_pair() -> (TcpStream, TcpSide) {
+    let listening = tokio::net::TcpSocket::new_v4().unwrap();
+    listening.set_send_buffer_size(4 << 10).unwrap();
+    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listening.listen(1).unwrap();
+    let near = tokio::net::TcpSocket::new_v4().unwrap();
+    near.set_recv_buffer_size(4 << 10).unwrap();
+    let near = near.connect(listener.local_addr().unwrap()).await.unwrap();
+    (near, TcpSide::new(listener.accept().await.unwrap().0))
+}
+
+/// Serves a tunnel: each request goes to the next of `targets`.
+async fn serve(io: tokio::io::DuplexStream, mut targets: Vec<TcpSide>) {
+    let settings = mesh_hbone::Settings::default();
+    let mut tunnel = mesh_hbone::ServerConnection::handshake(io, &settings).await.unwrap();
+    while let Some(request) = tunnel.next().await {
+        let stream = request.expect("the tunnel lives").accept(None).unwrap();
+        let target = targets.remove(0);
+        drop(tokio::spawn(async move { Relay::new(stream, target).run(&Counted::default()).await }));
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_read_small_frames_costs_its_neighbours_on_the_tunnel_nothing() {
+    let ((mut deaf, deaf_side), (mut lively, lively_side)) = (narrow_pair().await, narrow_pair().await);
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let serving = tokio::spawn(serve(far, vec![deaf_side, lively_side]));
+    let (send, connection) = h2::client::handshake(near).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let open = async || {
+        let request = http::Request::builder().method("CONNECT").uri("10.0.0.1:80").body(()).unwrap();
+        let (response, stream) = send.clone().ready().await.unwrap().send_request(request, false).unwrap();
+        assert_eq!(response.await.expect("the tunnel lives").status(), 200);
+        stream
+    };
+    let mut small = open().await;
+    let sent: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+    for byte in &sent {
+        small.send_data(bytes::Bytes::copy_from_slice(&[*byte]), false).unwrap();
+    }
+    small.send_data(bytes::Bytes::new(), true).unwrap();
+    // Whatever was sent before is there when this has been answered.
+    let mut neighbour = open().await;
+    neighbour.send_data("hello".into(), true).unwrap();
+    let mut greeting = String::new();
+    lively.read_to_string(&mut greeting).await.unwrap();
+    assert_eq!(greeting, "hello");
+    let mut received = Vec::new();
+    deaf.read_to_end(&mut received).await.unwrap();
+    assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+    serving.abort();
+    driving.abort();
+}
+
+#[tokio::test]
+async fn an_end_that_comes_while_the_application_does_not_read_is_passed_on_after_all_else() {
+    let (mut slow, slow_side) = narrow_pair().await;
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let serving = tokio::spawn(serve(far, vec![slow_side]));
+    let (mut send, connection) = h2::client::handshake(near).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let request = http::Request::builder().method("CONNECT").uri("10.0.0.1:80").body(()).unwrap();
+    let (response, mut stream) = send.send_request(request, false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    for _ in 0..20 {
+        stream.send_data(bytes::Bytes::from_static(&[7; 16 << 10]), false).unwrap();
+    }
+    stream.send_data(bytes::Bytes::new(), false).unwrap();
+    stream.send_data(bytes::Bytes::new(), true).unwrap();
+    // By now nothing more fits anywhere.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let mut received = Vec::new();
+    let all = tokio::time::timeout(std::time::Duration::from_secs(10), slow.read_to_end(&mut received));
+    all.await.expect("the end never comes").unwrap();
+    assert_eq!(received.len(), 20 * (16 << 10));
+    serving.abort();
+    driving.abort();
+}
+
+#[test]
+fn small_pieces_become_one_and_large_ones_stay_what_they_are() {
+    use bytes::Bytes;
+    let lengths = |sent: &[usize]| {
+        let mut pending = std::collections::VecDeque::new();
+        let whole = Bytes::from((0..sent.iter().sum::<usize>()).map(|n| n as u8).collect::<Vec<_>>());
+        let mut rest = whole.clone();
+        for length in sent {
+            side::push(&mut pending, rest.split_to(*length));
+        }
+        assert_eq!(pending.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<_>>(), whole);
+        pending.iter().map(Bytes::len).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(&[1]), [1]);
+    assert_eq!(lengths(&[1, 2, 3]), [6]);
+    assert_eq!(lengths(&[1000, 1, 2, 1000, 3]), [1000, 3, 1000, 3]);
+    assert_eq!(lengths(&[1, 1000]), [1, 1000]);
+    assert_eq!(lengths(&[255; 66]), [16_320, 510]);
+}

@@ -59,8 +59,8 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: Dr
         }
     };
     let done = tokio::select! {
-        done = handshake(&worker, accepted.tcp, peer.ip()) => done,
-        () = place.told_to_leave() => Err("handshake was cut: the pod has too many tunnels".to_owned()),
+        done = handshake(&worker, accepted.tcp, peer.ip(), &place) => done,
+        () = place.told_to_leave() => Err("handshake was cut: the pod, or the client, has too many tunnels".to_owned()),
     };
     match done {
         Ok(Proven { h2, identity, proof }) => {
@@ -90,7 +90,7 @@ struct Proven {
 }
 
 /// Proves who we are and learns who the client is.
-async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr) -> Result<Proven, String> {
+async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr, place: &Place) -> Result<Proven, String> {
     let Some(workload) = worker.await_workload().await else {
         return Err(format!("workload {}/{} is not known to this proxy yet", worker.pod.namespace, worker.pod.name));
     };
@@ -115,7 +115,7 @@ async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr) -> Result<P
         .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))??;
     let crl = worker.shared.crl.as_ref();
     let client = crl.and_then(|crl| crl.track(Reporter::Destination, accepted.presented()));
-    let h2 = ServerConnection::handshake(accepted.stream, &worker.pod.settings.hbone)
+    let h2 = ServerConnection::handshake(accepted.stream, &place.share(&worker.pod.settings.hbone))
         .await
         .map_err(|e| format!("HTTP/2 handshake failed: {e}"))?;
     Ok(Proven { h2, identity: accepted.peer, proof: Proof { own: workload.identity().clone(), client } })

@@ -5,16 +5,19 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_hbone::Settings;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::limits::{POD_TUNNELS_MAX, POD_UNPROVEN_MAX};
+use super::share;
+use crate::limits::{POD_TUNNELS_MAX, POD_TUNNELS_OF_SOURCE_MAX, POD_UNPROVEN_MAX};
 
 /// The tunnels of one pod. Shared by its workers.
 #[derive(Debug)]
 pub(crate) struct Tunnels {
     slots: Arc<Semaphore>,
     unproven_max: usize,
+    of_source_max: usize,
     table: Mutex<Table>,
 }
 
@@ -24,6 +27,8 @@ struct Table {
     entries: HashMap<u64, Entry>,
     /// Those of them whose handshake is not done.
     unproven: usize,
+    /// How many of them come from where.
+    of_source: HashMap<IpAddr, usize>,
 }
 
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) struct Place {
     tunnels: Arc<Tunnels>,
     id: u64,
     leave: Arc<Notify>,
+    /// Tunnels from the same address when this one came, and of the pod, with this one.
+    rank: (usize, usize),
     _slot: OwnedSemaphorePermit,
 }
 
@@ -56,11 +63,11 @@ pub(crate) struct OpenStream {
 
 impl Tunnels {
     pub(crate) fn of_a_pod() -> Arc<Self> {
-        Self::new(POD_TUNNELS_MAX, POD_UNPROVEN_MAX)
+        Self::new(POD_TUNNELS_MAX, POD_UNPROVEN_MAX, POD_TUNNELS_OF_SOURCE_MAX)
     }
 
-    fn new(max: usize, unproven_max: usize) -> Arc<Self> {
-        Arc::new(Self { slots: Arc::new(Semaphore::new(max)), unproven_max, table: Mutex::default() })
+    fn new(max: usize, unproven_max: usize, of_source_max: usize) -> Arc<Self> {
+        Arc::new(Self { slots: Arc::new(Semaphore::new(max)), unproven_max, of_source_max, table: Mutex::default() })
     }
 
     /// Room for one more tunnel. At the bound those that nobody uses are told to leave, one at a time.
@@ -81,7 +88,7 @@ impl Tunnels {
         }
     }
 
-    /// A connection was accepted. Who says nothing makes room for who does.
+    /// A connection was accepted. Who says nothing makes room for who does, and who has very many, for himself.
     pub(crate) fn enter(self: &Arc<Self>, slot: OwnedSemaphorePermit, source: IpAddr) -> Place {
         let leave = Arc::new(Notify::new());
         let idle_since = Instant::now();
@@ -94,8 +101,16 @@ impl Tunnels {
         if table.unproven > self.unproven_max {
             table.close_longest_unproven();
         }
+        let of_source = table.of_source.entry(source).or_default();
+        *of_source += 1;
+        let of_source = *of_source;
+        if of_source > self.of_source_max {
+            // The newcomer, if all others are in use.
+            table.close_longest(|entry| entry.source == source && entry.streams == 0);
+        }
+        let rank = (of_source, table.entries.len());
         drop(table);
-        Place { tunnels: self.clone(), id, leave, _slot: slot }
+        Place { tunnels: self.clone(), id, leave, rank, _slot: slot }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -136,8 +151,13 @@ impl Table {
     }
 
     fn remove(&mut self, id: u64) {
-        if self.entries.remove(&id).is_some_and(|entry| !entry.proven) {
-            self.unproven -= 1;
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.unproven -= usize::from(!entry.proven);
+        if let Some(count) = self.of_source.get_mut(&entry.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_source.remove(&entry.source);
+            }
         }
     }
 }
@@ -151,6 +171,12 @@ impl Place {
         {
             table.unproven -= 1;
         }
+    }
+
+    /// What the tunnel may make us hold, of the `full` settings.
+    pub(crate) fn share(&self, full: &Settings) -> Settings {
+        let (of_source, of_pod) = self.rank;
+        share::of(full, of_source, of_pod)
     }
 
     /// Waits until another tunnel needs the room.
@@ -212,7 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_tunnel_makes_room_and_none_in_use_does() {
-        let tunnels = Tunnels::new(4, 4);
+        let tunnels = Tunnels::new(4, 4, 4);
         let mut places = Vec::new();
         for _ in 0..4 {
             places.push(tunnels.enter(tunnels.room().await, client(1)));
@@ -235,12 +261,36 @@ mod tests {
         assert!(told(&places[0]) && !places[0].in_use());
         places.clear();
         drop(tokio::time::timeout(SOON, tunnels.room()).await.expect("room"));
-        assert!(tunnels.table().entries.is_empty());
+        assert!(tunnels.table().entries.is_empty() && tunnels.table().of_source.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_holds_more_places_than_his_share_and_the_rest_stays_for_others() {
+        let tunnels = Tunnels::new(10, 10, 3);
+        let mut places = Vec::new();
+        let mut streams = Vec::new();
+        for nth in 0..4 {
+            places.push(tunnels.enter(tunnels.room().await, client(1)));
+            places[nth].proven();
+            tokio::time::sleep(SOON).await;
+        }
+        let gone: Vec<_> = places.iter().map(told).collect();
+        assert_eq!(gone, [true, false, false, false], "the longest idle one makes room for the fourth");
+        places.remove(0);
+        streams.extend(places.iter().map(Place::stream));
+        let newcomer = tunnels.enter(tunnels.room().await, client(1));
+        assert!(told(&newcomer), "all others are in use");
+        drop(newcomer);
+        let other = tunnels.enter(tunnels.room().await, client(2));
+        assert!(!told(&other) && !places.iter().any(told), "somebody else has a share of his own");
+        let full = Settings::default();
+        assert_eq!(other.share(&full), full);
+        drop(streams);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_opens_many_does_not_push_out_who_opened_few() {
-        let tunnels = Tunnels::new(10, 10);
+        let tunnels = Tunnels::new(10, 10, 10);
         let mut places = Vec::new();
         for last in [1, 1, 2, 2, 2, 2, 2, 2, 2, 2] {
             places.push(tunnels.enter(tunnels.room().await, client(last)));
@@ -256,7 +306,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn clients_that_prove_nothing_make_room_among_themselves_at_their_bound_and_not_before() {
-        let tunnels = Tunnels::new(10, 2);
+        let tunnels = Tunnels::new(10, 2, 10);
         let mut places = Vec::new();
         for nth in 0..4_u8 {
             places.push(tunnels.enter(tunnels.room().await, client(nth)));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mesh_identity::Crl;
 use mesh_policy::Policy;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{Pod, PodWorker};
 use crate::connections::Law;
@@ -22,7 +22,7 @@ use crate::state::{Policies, Workload};
 
 /// Runs until the pod's last connection is gone or everything is cut: connections stay under watch during a graceful
 /// drain, too.
-pub(super) async fn judge_connections(pod: Weak<Pod>, shared: Arc<Shared>) {
+pub(super) async fn judge_connections(pod: Weak<Pod>, mut gone: oneshot::Receiver<()>, shared: Arc<Shared>) {
     let mut changes = Changes::of(&shared);
     let mut known = Known::default();
     loop {
@@ -38,8 +38,10 @@ pub(super) async fn judge_connections(pod: Weak<Pod>, shared: Arc<Shared>) {
         if judged {
             tokio::time::sleep(PASS_PAUSE).await;
         }
-        if changes.next().await.is_err() {
-            return;
+        // Where nothing changes any more, a pod that is gone is not watched for ever.
+        tokio::select! {
+            _ = &mut gone => return,
+            changed = changes.next() => if changed.is_err() { return },
         }
     }
 }

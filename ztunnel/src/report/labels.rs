@@ -95,6 +95,26 @@ impl Labels {
         ]
     }
 
+    /// The same, in memory of the calling thread; values that others hold as well are shared with them as before.
+    pub(super) fn moved(&self) -> Self {
+        let moved = |value: &Value| {
+            let text = value.as_ref()?;
+            let own = self.all().filter(|other| Arc::ptr_eq(other, text)).count();
+            Some(if Arc::strong_count(text) > own { Arc::clone(text) } else { Arc::from(&**text) })
+        };
+        Self {
+            direction: self.direction,
+            mutual_tls: self.mutual_tls,
+            values: self.values.each_ref().map(moved),
+            places: self.places.as_ref().map(|places| Box::new(places.each_ref().map(moved))),
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<str>> {
+        let places = self.places.iter().flat_map(|places| places.iter());
+        self.values.iter().chain(places).flatten()
+    }
+
     /// Where everything is counted that finds no room of its own.
     pub(super) fn crowd(direction: Direction) -> Self {
         Self { direction, mutual_tls: false, values: Default::default(), places: None }

@@ -17,8 +17,10 @@ use crate::state::Snapshot;
 
 /// Flows that a worker remembers: pairs of pods, per service, that talk at one time.
 pub(super) const FLOWS_MAX: usize = 4096;
-/// A flow without connections is forgotten after so long, and at once when its records were replaced.
-pub(super) const FLOW_IDLE: Duration = Duration::from_secs(300);
+/// A flow without connections is forgotten after so long, and at once when its records were replaced. Not much later: it
+/// lies among the buffers of a load that may be over, and keeps their pages. The next connection makes it anew in some
+/// microseconds.
+pub(super) const FLOW_IDLE: Duration = Duration::from_secs(30);
 
 /// One worker's part of a report. Its lock is taken by that worker, and by a scrape now and then.
 #[derive(Debug, Default)]

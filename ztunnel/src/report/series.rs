@@ -25,6 +25,8 @@ pub(super) const SERIES_GONE: Duration = Duration::from_secs(60);
 const SERIES_IDLE_CROWDED: Duration = Duration::from_secs(60);
 /// Between two searches for room.
 const CROWDED_PAUSE: Duration = Duration::from_secs(1);
+/// Series that are settled at once: for less than a millisecond workers wait if they meet a new pair of ends.
+const SETTLED_MAX: usize = 1000;
 /// Ways to end: well, then each flag.
 const ENDS: usize = 1 + ResponseFlag::ALL.len();
 
@@ -105,6 +107,8 @@ struct Series {
     /// Whether the control plane has described the source, and the destination. Who is known from elsewhere cannot leave
     /// the state.
     described: [bool; 2],
+    /// Its labels are no longer where a worker put them.
+    settled: bool,
 }
 
 impl Table {
@@ -119,8 +123,13 @@ impl Table {
         let mut inner = self.lock();
         let labels =
             if inner.has_room(self.series_max, &labels, now) { labels } else { Labels::crowd(labels.direction) };
-        let new =
-            || Series { base: Totals::default(), parts: Vec::with_capacity(1), idle_since: now, described: [false; 2] };
+        let new = || Series {
+            base: Totals::default(),
+            parts: Vec::with_capacity(1),
+            idle_since: now,
+            described: [false; 2],
+            settled: false,
+        };
         let series = inner.series.entry(Arc::new(labels)).or_insert_with(new);
         series.parts.push(Arc::clone(&flow.counts));
         for (described, end) in series.described.iter_mut().zip([&flow.source, &flow.destination]) {
@@ -159,6 +168,29 @@ impl Table {
         inner.shrink();
     }
 
+    /// Whether [`Table::settle`] has anything to do.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.lock().series.values().any(|series| !series.settled)
+    }
+
+    /// Moves labels to memory of the calling thread. Workers made them amid the buffers of a load, which end with it, while
+    /// a series stays for an hour: each would keep a page of its own. Tells how many were moved.
+    ///
+    /// The thread is to end soon: what it lets go here goes back to the workers' heaps only then.
+    pub(super) fn settle(&self) -> usize {
+        let mut inner = self.lock();
+        let unsettled = inner.series.iter().filter(|(_, series)| !series.settled).take(SETTLED_MAX);
+        // All before the first is let go, or the next would take its place.
+        let moved: Vec<_> = unsettled.map(|(labels, _)| (Arc::clone(labels), Arc::new(labels.moved()))).collect();
+        for (before, labels) in &moved {
+            if let Some(series) = inner.series.remove(before) {
+                inner.series.insert(Arc::clone(labels), Series { settled: true, ..series });
+            }
+        }
+        drop(inner);
+        moved.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,7 +221,9 @@ impl Inner {
                 }
                 !gone
             });
-            series.parts.shrink_to(4);
+            // None is worth a place among a worker's buffers.
+            let room = if series.parts.is_empty() { 0 } else { 4 };
+            series.parts.shrink_to(room);
             if had_parts {
                 series.idle_since = now;
             }

@@ -1,16 +1,12 @@
 //! What the process may use of the system.
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use mesh_sys::netns::NetNs;
 use mesh_sys::socket::TcpListenOptions;
-use mesh_telemetry::metrics::{Gauge, Registry};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 
 use crate::config::{Config, Mode, OriginalSource};
 
@@ -53,31 +49,5 @@ pub(super) fn settle_original_source(config: &mut Config) {
     {
         tracing::warn!(%error, "applications see the address of the proxy: this process may not present others");
         config.original_source = OriginalSource::Off;
-    }
-}
-
-/// Registers the metrics of open descriptors.
-pub(super) fn register(registry: &Registry) {
-    registry.register_collector(Box::new(Descriptors));
-}
-
-/// Counted at each scrape.
-#[derive(Debug)]
-struct Descriptors;
-
-impl Collector for Descriptors {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // One of them is the listing's own.
-        let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
-        let max = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-        for (name, help, value) in [
-            ("process_open_fds", "Open file descriptors", i64::try_from(open)),
-            ("process_max_fds", "Limit of open file descriptors", i64::try_from(max)),
-        ] {
-            let gauge: Gauge = Gauge::default();
-            gauge.set(value.unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        Ok(())
     }
 }

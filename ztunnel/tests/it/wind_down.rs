@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use mesh_core::drain::DrainMode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::RuntimeMetrics;
 
 use crate::isolate::isolated_test;
-use crate::mesh::{APP_PORT, BOTH, Mesh};
+use crate::mesh::{APP_PORT, BOTH, Enrolled, Mesh};
 
 /// An application that echoes until the client is done.
 fn serve_copies(mesh: &Mesh) {
@@ -41,6 +42,33 @@ isolated_test! {
         open.shutdown().await.unwrap();
         assert_eq!(open.read(&mut [0; 1]).await.unwrap(), 0);
         tokio::time::timeout(Duration::from_secs(2), stopping).await.expect("the drain ends early").unwrap();
+    }
+}
+
+isolated_test! {
+    async fn no_task_of_a_pod_outlives_it_even_if_nothing_changes_any_more() {
+        for mode in [DrainMode::Graceful, DrainMode::Immediate] {
+            let mut mesh = Mesh::start(Enrolled { web: false, cart: false }).await;
+            let shared = mesh.cart_node.shared.clone();
+            let tasks = || {
+                let workers = shared.workers.metrics();
+                let control = tokio::runtime::Handle::current().metrics();
+                workers.iter().chain([&control]).map(RuntimeMetrics::num_alive_tasks).sum::<usize>()
+            };
+            let before = tasks();
+            mesh.cart_node.enrol(&mesh.cart).await;
+            // Whoever watches the pod has seen the present state by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(tasks() > before);
+            let proxy = mesh.cart_node.proxy.take().unwrap();
+            proxy.stop(mode).await;
+            drop(proxy);
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+            while tasks() > before {
+                assert!(tokio::time::Instant::now() < deadline, "{mode:?}: {} tasks, {before} before", tasks());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 }
 

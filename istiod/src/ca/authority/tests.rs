@@ -160,3 +160,54 @@ fn material_that_does_not_fit_together_is_refused() {
     let leaf = sign(&Authority::new(&other).unwrap(), &csr("spiffe://a/ns/b/sa/c"), 0).unwrap().remove(0);
     assert!(error(CaMaterial { cert_pem: leaf, ..good }).contains("not one of an authority"));
 }
+
+/// Parts of a DER structure, one after the other.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = u8::try_from(content.len()).ok().filter(|length| *length < 128).expect("a short one");
+    [&[tag, length], content.as_slice()].concat()
+}
+
+/// A revocation list without extensions, of an issuer without a name.
+fn plain_list(version: &[u8]) -> String {
+    use base64::Engine as _;
+    let ecdsa = der(0x30, &[&der(0x06, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02]])]);
+    let time = der(0x17, &[b"260101000000Z"]);
+    let told = der(0x30, &[version, &ecdsa, &der(0x30, &[]), &time, &time]);
+    let list = der(0x30, &[&told, &ecdsa, &der(0x03, &[&[0]])]);
+    let text = base64::engine::general_purpose::STANDARD.encode(list);
+    format!("-----BEGIN X509 CRL-----\n{text}\n-----END X509 CRL-----\n")
+}
+
+fn list(issuer: &CaMaterial, number: u64) -> String {
+    let key = KeyPair::from_pem(&issuer.key_pem).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&issuer.cert_pem, key).unwrap();
+    let params = rcgen::CertificateRevocationListParams {
+        this_update: now().into(),
+        next_update: (now() + DAY).into(),
+        crl_number: number.into(),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    params.signed_by(&issuer).unwrap().pem().unwrap()
+}
+
+#[test]
+fn revocation_lists_that_verifiers_cannot_use_are_refused_with_the_number_of_the_list() {
+    let material = self_signed();
+    let with = |pem: String| CaMaterial { crl_pem: Some(pem), ..material.clone() };
+    let error = |pem: String| Authority::new(&with(pem)).unwrap_err().to_string();
+    let good = list(&material, 1);
+    assert!(error(plain_list(&[])).contains("list 1: a list of version 1, expected version 2"));
+    let second = error(format!("{good}{}", plain_list(&[])));
+    assert!(second.contains("list 2: a list of version 1"), "{second}");
+    // Version 2 needs a number, which this one has not.
+    assert!(error(plain_list(&[0x02, 0x01, 0x01])).contains("list 1: cannot be used"));
+    // The same name and another key.
+    assert!(error(list(&self_signed(), 1)).contains("did not sign it"));
+    // Whatever the authority takes, the verifier of clients takes too.
+    let taken = Authority::new(&with(good)).unwrap();
+    let (_follow, authority) = tokio::sync::watch::channel(Arc::new(taken));
+    crate::auth::certificate::ClientCertificates::new(authority).unwrap();
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::translate::fixture;
-use crate::world::MeshSettings;
+use crate::world::{AccessLog, L7Settings, MeshSettings};
 
 /// What is planned for the first Gateway.
 fn planned(yaml: &str) -> Option<Plan> {
@@ -106,6 +106,53 @@ fn gateway_row_2_a_waypoint_gets_a_service_of_the_cluster() {
         container["ports"].as_array().unwrap().iter().map(|one| one["containerPort"].clone()).collect();
     assert_eq!(numbers, [15020, 15021, 15090]);
     assert_eq!(container["resources"]["limits"], json!({"cpu": "2", "memory": "1Gi"}));
+}
+
+#[test]
+fn proxies_of_every_kind_are_given_the_revocation_lists_where_there_are_any() {
+    for yaml in [EDGE.to_owned(), waypoint("", "")] {
+        let deployment = deployed(&yaml);
+        let pod = &deployment.objects[&Kinds::Deployment]["spec"]["template"]["spec"];
+        let named = |list: &Value, name: &str| {
+            let found = list.as_array().unwrap().iter().find(|one| one["name"] == name);
+            found.unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+        };
+        let volume = named(&pod["volumes"], "istio-ca-crl");
+        assert_eq!(volume["configMap"], json!({"name": "istio-ca-crl", "optional": true}));
+        let container = &pod["containers"][0];
+        let mount = named(&container["volumeMounts"], "istio-ca-crl")["mountPath"].as_str().unwrap().to_owned();
+        assert_eq!(named(&container["env"], "CRL_PATH")["value"], format!("{mount}/ca-crl.pem"));
+    }
+}
+
+#[test]
+fn what_the_mesh_configuration_says_of_logs_and_settings_is_in_the_environment_of_proxies() {
+    let environment = |l7: L7Settings| {
+        let model = fixture::model(&waypoint("", ""), MeshSettings { l7, ..MeshSettings::default() });
+        let gateway = model.world().gateways().next().unwrap().clone();
+        let Some(Plan::Deploy(deployment)) = plan(model.world(), &gateway) else { panic!("nothing is deployed") };
+        let pod = &deployment.objects[&Kinds::Deployment]["spec"]["template"]["spec"];
+        let all = pod["containers"][0]["env"].as_array().unwrap().clone();
+        move |name: &str| {
+            let found: Vec<_> = all.iter().filter(|one| one["name"] == name).map(|one| one["value"].clone()).collect();
+            assert!(found.len() < 2, "{name} is set twice");
+            found.into_iter().next()
+        }
+    };
+    let plain = environment(L7Settings::default());
+    assert_eq!((plain("WAYPOINT_ACCESS_LOG"), plain("LOG_FORMAT")), (None, None), "as proxies do by themselves");
+    let metadata = [("RUST_LOG", "trace"), ("OWN", "x")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let log = Some(AccessLog::All);
+    let said = environment(L7Settings {
+        access_log: log,
+        log_json: Some(true),
+        proxy_metadata: metadata.into(),
+        ..L7Settings::default()
+    });
+    assert_eq!((said("WAYPOINT_ACCESS_LOG"), said("LOG_FORMAT")), (Some(json!("all")), Some(json!("json"))));
+    assert_eq!((said("RUST_LOG"), said("OWN")), (Some(json!("info")), Some(json!("x"))), "what has a setting keeps it");
+    let silent = environment(L7Settings { access_log: Some(AccessLog::Nothing), ..L7Settings::default() });
+    assert_eq!(silent("WAYPOINT_ACCESS_LOG"), Some(json!("nothing")));
 }
 
 #[test]

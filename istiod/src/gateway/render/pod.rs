@@ -1,5 +1,7 @@
 //! The Deployment of a Gateway: labels and ports are API, the rest is how our proxy wants to be run.
 
+use std::collections::BTreeSet;
+
 use mesh_api::labels as names;
 use serde_json::{Map, Value, json};
 
@@ -7,6 +9,7 @@ use super::service::STATUS_PORT;
 use super::{Frame, put};
 use crate::gateway::Family;
 use crate::gateway::infrastructure::Texts;
+use crate::world::{AccessLog, L7Settings};
 
 /// Specification of the Deployment.
 pub(super) fn deployment(frame: &Frame<'_>) -> Value {
@@ -102,6 +105,7 @@ fn container(frame: &Frame<'_>) -> Value {
             {"name": "istio-token", "mountPath": "/var/run/secrets/tokens"},
             {"name": "istio-podinfo", "mountPath": "/etc/istio/pod"},
             {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "istio-ca-crl", "mountPath": REVOCATIONS_DIR},
         ],
     });
     if !settings.proxies.pull_policy.is_empty() {
@@ -177,12 +181,29 @@ fn environment(frame: &Frame<'_>) -> Vec<Value> {
         value("ISTIO_META_MESH_ID", settings.trust_domain.as_str()),
         value("TRUST_DOMAIN", settings.trust_domain.as_str()),
         value("RUST_LOG", &settings.proxies.log_level),
+        value("CRL_PATH", &format!("{REVOCATIONS_DIR}/{}", names::CRL_KEY)),
         value("MELTEMI_GATEWAY", &gateway.to_string()),
     ];
     if frame.family == Family::EastWest {
         environment.push(value("ISTIO_META_REQUESTED_NETWORK_VIEW", network));
     }
+    environment.extend(logging(&settings.l7).into_iter().map(|(name, text)| value(name, text)));
+    // What is set above stays as it is.
+    let known: BTreeSet<_> = environment.iter().filter_map(|one| Some(one.get("name")?.as_str()?.to_owned())).collect();
+    let written = settings.l7.proxy_metadata.iter().filter(|(name, _)| !known.contains(*name));
+    environment.extend(written.map(|(name, text)| value(name, text)));
     environment
+}
+
+/// What the mesh configuration says of logs, where it says anything.
+fn logging(settings: &L7Settings) -> Vec<(&'static str, &'static str)> {
+    let requests = settings.access_log.map(|which| match which {
+        AccessLog::Nothing => "nothing",
+        AccessLog::All => "all",
+    });
+    let format = settings.log_json.map(|json| if json { "json" } else { "plain" });
+    let requests = requests.map(|which| ("WAYPOINT_ACCESS_LOG", which));
+    requests.into_iter().chain(format.map(|format| ("LOG_FORMAT", format))).collect()
 }
 
 fn proxy_config(frame: &Frame<'_>) -> String {
@@ -200,6 +221,8 @@ fn volumes() -> Value {
             field("labels", "metadata.labels"), field("annotations", "metadata.annotations"),
         ]}},
         {"name": "tmp", "emptyDir": {}},
+        // Most meshes have no lists; a file that is not there has revoked nothing yet.
+        {"name": "istio-ca-crl", "configMap": {"name": names::CRL_CONFIG_MAP, "optional": true}},
     ])
 }
 
@@ -214,5 +237,7 @@ const ADMIN_PORT: u16 = 15000;
 const METRICS_PORT: u16 = 15020;
 /// Metrics of the proxy alone.
 const PROXY_METRICS_PORT: u16 = 15090;
+/// Where revocation lists are. Not below another volume: no directory can be made there.
+const REVOCATIONS_DIR: &str = "/var/run/secrets/istio-crl";
 /// User and group of proxies.
 const PROXY_USER: u32 = 1337;

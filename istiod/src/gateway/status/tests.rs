@@ -315,6 +315,16 @@ fn passing_tls_between_networks_is_refused_and_says_so() {
         (said(&conditions, "Accepted").1.to_owned(), said(&conditions, "Programmed").0)
     };
     assert_eq!(passing("", ""), ("Accepted".to_owned(), true));
+    let yaml = "
+kind: Gateway
+metadata: {name: edge, namespace: web, uid: u1}
+spec:
+  gatewayClassName: istio
+  listeners: [{name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough, options: {example.com/new: 'on'}}}]
+";
+    let conditions = listener(&status(yaml), "tls").conditions.clone();
+    let (holds, _, message) = said(&conditions, "Programmed");
+    assert!(holds && message.contains("example.com/new"), "an option that nobody knows is told: {message}");
     let refused = ("UnsupportedValue".to_owned(), false);
     assert_eq!(passing("gateway.istio.io/listener-protocol: auto-passthrough", ""), refused);
     assert_eq!(passing("", "networking.istio.io/gatewayPort: '15443'"), refused);

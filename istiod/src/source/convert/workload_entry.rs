@@ -10,12 +10,27 @@ use mesh_core::names::NamespacedName;
 use serde::Deserialize;
 
 use super::{Converted, Unreadable, annotation, created_s, fields, labels};
-use crate::world::{Binding, Labels, Locality, Object, WorkloadAddress, WorkloadEntry};
+use crate::world::{Binding, Labels, Locality, Object, Registered, WorkloadAddress, WorkloadEntry, registered};
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Fields {
     spec: WorkloadFields,
+    status: StatusFields,
+}
+
+/// What its own agent says of it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusFields {
+    conditions: Option<Vec<Said>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Said {
+    r#type: String,
+    status: String,
 }
 
 /// A workload that is no pod, as it is written.
@@ -62,7 +77,7 @@ pub(super) fn address(written: &str) -> Result<WorkloadAddress, Unreadable> {
 /// # Source
 /// spec of the workload model, section 6.
 pub(super) fn workload_entry(key: &NamespacedName, mut object: DynamicObject) -> Converted {
-    let Fields { spec } = fields(&mut object)?;
+    let Fields { spec, status } = fields(&mut object)?;
     let own = labels(&object);
     let metadata = &object.metadata;
     let group = annotation(&object, names::AUTO_REGISTRATION_GROUP).filter(|group| !group.is_empty());
@@ -80,9 +95,17 @@ pub(super) fn workload_entry(key: &NamespacedName, mut object: DynamicObject) ->
         service_account: spec.service_account.as_deref().unwrap_or_default().into(),
         workload_name: group.or_else(|| own.get(names::WORKLOAD_NAME)).unwrap_or(&key.name).into(),
         redirected: annotation(&object, names::REDIRECTION) == Some(names::REDIRECTION_ENABLED),
+        unhealthy: annotation(&object, registered::HEALTH_CHECKED) == Some("true") && !is_healthy(&status),
+        registered: Registered::read(metadata.annotations.as_ref()).map(Box::new),
         binding: Binding::read(metadata.labels.as_ref(), metadata.annotations.as_ref()),
         labels: merged(spec.labels.as_ref(), &own),
     })))
+}
+
+/// Whoever is watched is healthy once it was said.
+fn is_healthy(status: &StatusFields) -> bool {
+    let said = status.conditions.iter().flatten().find(|one| one.r#type == registered::HEALTHY);
+    said.is_some_and(|one| one.status == "True")
 }
 
 /// Labels of the object win over those of its spec.

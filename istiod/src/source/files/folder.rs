@@ -2,14 +2,26 @@
 //!
 //! A file that cannot be read as a whole keeps what it said before, and so does an object whose document cannot be
 //! read. Of two files that define the same object the first by name is used.
+//!
+//! A file is used once it has held still, for nobody can tell half of a file from a whole one:
+//!
+//! ```text
+//!  in use --changed--> fresh --the same for a while--> in use
+//!                       | ^
+//!                       +-+ changed again
+//! ```
+//!
+//! Where something would be lost, because objects are missing, nobody can read it or the file is gone, it takes longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::names::NamespacedName;
 use mesh_xds::server::content_version;
+use tokio::time::Instant;
 
 use super::document::{self, Document};
 use crate::world::{Change, Kind};
@@ -90,9 +102,43 @@ type Origin = (PathBuf, Arc<str>);
 
 #[derive(Debug, Default)]
 struct File {
-    /// Of the text that was read last.
-    version: Option<Arc<str>>,
+    /// What is in use.
+    used: Option<Look>,
+    /// What it looks like now, if that is not in use yet.
+    fresh: Option<Fresh>,
+    /// It could be read once: there is something that can stay in force.
+    known: bool,
+    /// Why nothing of it is known, or not all.
+    unread: Option<String>,
     objects: BTreeMap<Id, Said>,
+}
+
+/// What a file looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Look {
+    Text(Arc<str>),
+    Closed(String),
+    Gone,
+}
+
+#[derive(Debug)]
+struct Fresh {
+    look: Look,
+    /// It has looked like that since then.
+    since: Instant,
+    /// It has not held still since then.
+    restless: Instant,
+}
+
+/// What a text says.
+#[derive(Debug, Default)]
+struct Parsed {
+    objects: BTreeMap<Id, Said>,
+    problems: Vec<String>,
+    /// Why part of it, or all, is not known.
+    unread: Option<String>,
+    /// Nothing of it can be used.
+    is_useless: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +154,8 @@ pub(super) struct Read {
     pub(super) changes: Vec<Change>,
     /// For whoever wrote the files.
     pub(super) problems: Vec<Problem>,
+    /// When to look again: some files have not held still for long enough.
+    pub(super) again: Option<Instant>,
 }
 
 /// Something in a file that is not used as written.
@@ -125,66 +173,49 @@ impl Folder {
     }
 
     /// Takes what is in the directory now.
-    pub(super) fn apply(&mut self, scan: Scan) -> Read {
+    pub(super) fn apply(&mut self, mut scan: Scan, now: Instant) -> Read {
         let mut read = Read::default();
-        self.files.retain(|path, _| scan.0.contains_key(path));
-        for (path, text) in scan.0 {
-            match text {
-                Ok(text) => self.file(path, &text, &mut read.problems),
-                Err(reason) => {
-                    self.files.entry(path.clone()).or_default();
-                    read.problems.push(Problem { file: path, reason });
-                }
-            }
+        let paths: BTreeSet<_> = scan.0.keys().chain(self.files.keys()).cloned().collect();
+        for path in paths {
+            let text = scan.0.remove(&path);
+            self.file(path, text, now, &mut read);
         }
         self.tell(&mut read);
         read
     }
 
-    fn file(&mut self, path: PathBuf, text: &str, problems: &mut Vec<Problem>) {
+    /// Files of which nothing is known, or not all, with the reason: there is no earlier version that could stay in force.
+    pub(super) fn unread(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.files.iter().filter_map(|(path, file)| Some((path.as_path(), file.unread.as_deref()?)))
+    }
+
+    fn file(&mut self, path: PathBuf, text: Option<Result<String, String>>, now: Instant, read: &mut Read) {
         let file = self.files.entry(path.clone()).or_default();
-        let version = content_version(text.as_bytes());
-        if file.version.replace(version.clone()) == Some(version) {
+        let look = match &text {
+            Some(Ok(text)) => Look::Text(content_version(text.as_bytes())),
+            Some(Err(reason)) => Look::Closed(reason.clone()),
+            None => Look::Gone,
+        };
+        if file.used.as_ref() == Some(&look) {
+            file.fresh = None;
             return;
         }
-        let mut problem = |reason: String| problems.push(Problem { file: path.clone(), reason });
-        let documents = match document::documents(text) {
-            Ok(documents) => documents,
-            Err(reason) => return problem(format!("{reason}; what the file said before stays in force")),
+        let parsed = match text {
+            Some(Ok(text)) => parse(&path, &text, self.kinds, &self.revision),
+            Some(Err(reason)) => Parsed { is_useless: true, ..Parsed::unreadable(reason) },
+            None => Parsed::default(),
         };
-        let mut objects = BTreeMap::new();
-        let mut unknown = false;
-        for (number, document) in documents {
-            let version = content_version(document.to_string().as_bytes());
-            match document::read(document, self.kinds, &self.revision) {
-                Document::Object { kind, key, change } => {
-                    if let Change::Broken { reason, .. } | Change::Partial { reason, .. } = &*change {
-                        problem(format!("document {number}, {} {key}: {reason}", kind.name()));
-                    }
-                    let said = Said { version, change: *change };
-                    if objects.insert((kind, key.clone()), said).is_some() {
-                        problem(format!(
-                            "document {number}, {} {key}: the file has it before, this one is used",
-                            kind.name()
-                        ));
-                    }
-                }
-                Document::Other(reason) => {
-                    tracing::info!(file = %path.display(), number, reason, "document is skipped")
-                }
-                Document::Unknown(reason) => {
-                    unknown = true;
-                    problem(format!("document {number}: {reason}"));
-                }
-            }
+        let due = file.due(&look, &parsed, now);
+        if now < due {
+            read.again = Some(read.again.map_or(due, |again| again.min(due)));
+            return;
         }
-        // What seems to be missing may be what nobody can read.
-        if unknown {
-            for (id, said) in std::mem::take(&mut file.objects) {
-                objects.entry(id).or_insert(said);
-            }
+        if look == Look::Gone {
+            self.files.remove(&path);
+            return;
         }
-        file.objects = objects;
+        let problem = |reason| Problem { file: path.clone(), reason };
+        read.problems.extend(file.take(look, parsed).into_iter().map(problem));
     }
 
     /// Compares what files say with what was told.
@@ -194,7 +225,9 @@ impl Folder {
         for (path, file) in &self.files {
             for (id, said) in &file.objects {
                 if let Some((first, _)) = wanted.get(id) {
-                    if !self.doubles.contains(&(path.clone(), id.clone())) {
+                    // One that is about to go only stands in for the other.
+                    let goes = self.files.get(*first).is_some_and(File::is_going);
+                    if !goes && !self.doubles.contains(&(path.clone(), id.clone())) {
                         let (kind, key) = (id.0.name(), &id.1);
                         let reason = format!("{kind} {key} is not used: {} has it too", first.display());
                         read.problems.push(Problem { file: path.clone(), reason });
@@ -220,6 +253,90 @@ impl Folder {
     }
 }
 
+impl File {
+    /// When what it looks like may be used.
+    fn due(&mut self, look: &Look, parsed: &Parsed, now: Instant) -> Instant {
+        let loses = parsed.is_useless || self.objects.keys().any(|id| !parsed.objects.contains_key(id));
+        let restless = self.fresh.as_ref().map_or(now, |fresh| fresh.restless);
+        let same = self.fresh.take().filter(|fresh| fresh.look == *look);
+        let fresh = same.unwrap_or_else(|| Fresh { look: look.clone(), since: now, restless });
+        let due = fresh.since + if loses { LOSS_QUIET } else { QUIET };
+        let due = due.min(fresh.restless + RESTLESS_MAX);
+        self.fresh = Some(fresh);
+        due
+    }
+
+    /// Uses what was read, and tells what is wrong with it.
+    fn take(&mut self, look: Look, parsed: Parsed) -> Vec<String> {
+        self.used = Some(look);
+        self.fresh = None;
+        let Parsed { mut objects, mut problems, unread, is_useless } = parsed;
+        if unread.is_none() {
+            self.known = true;
+        } else if is_useless && self.known {
+            problems.iter_mut().for_each(|one| one.push_str("; what the file said before stays in force"));
+        }
+        // What seems to be missing may be what nobody can read.
+        if unread.is_some() {
+            for (id, said) in std::mem::take(&mut self.objects) {
+                objects.entry(id).or_insert(said);
+            }
+        }
+        self.objects = objects;
+        self.unread = unread.filter(|_| !self.known);
+        problems
+    }
+
+    fn is_going(&self) -> bool {
+        self.fresh.as_ref().is_some_and(|fresh| fresh.look == Look::Gone)
+    }
+}
+
+impl Parsed {
+    fn unreadable(reason: String) -> Self {
+        Self { problems: vec![reason.clone()], unread: Some(reason), ..Self::default() }
+    }
+}
+
+fn parse(path: &Path, text: &str, kinds: &[Kind], revision: &str) -> Parsed {
+    let documents = match document::documents(text) {
+        Ok(documents) => documents,
+        Err(reason) => return Parsed { is_useless: true, ..Parsed::unreadable(reason) },
+    };
+    let mut parsed = Parsed::default();
+    for (number, document) in documents {
+        let version = content_version(document.to_string().as_bytes());
+        match document::read(document, kinds, revision) {
+            Document::Object { kind, key, change } => {
+                if let Change::Broken { reason, .. } | Change::Partial { reason, .. } = &*change {
+                    parsed.problems.push(format!("document {number}, {} {key}: {reason}", kind.name()));
+                }
+                let said = Said { version, change: *change };
+                if parsed.objects.insert((kind, key.clone()), said).is_some() {
+                    let kind = kind.name();
+                    let problem = format!("document {number}, {kind} {key}: the file has it before, this one is used");
+                    parsed.problems.push(problem);
+                }
+            }
+            Document::Other(reason) => {
+                tracing::debug!(file = %path.display(), number, reason, "document is skipped");
+            }
+            Document::Unknown(reason) => {
+                let problem = format!("document {number}: {reason}");
+                parsed.unread.get_or_insert_with(|| problem.clone());
+                parsed.problems.push(problem);
+            }
+        }
+    }
+    parsed
+}
+
+/// How long a changed file has to look the same before it is used.
+const QUIET: Duration = Duration::from_millis(100);
+/// The same, where something would be lost: a file that is being written looks like that.
+const LOSS_QUIET: Duration = Duration::from_secs(1);
+/// One that never holds still is used as it is after this time.
+const RESTLESS_MAX: Duration = Duration::from_secs(10);
 /// Larger files are refused.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// More files are not read.

@@ -8,6 +8,7 @@ use mesh_api::security::{Action, Operation, Rule, Source, WhenCondition};
 use mesh_core::names::NamespacedName;
 use mesh_wire::l7;
 
+use super::remarks::Subject;
 use crate::translate::extension;
 use crate::world::{AuthorizationPolicy, Kind, RequestAuthentication, World};
 
@@ -18,6 +19,8 @@ pub(super) struct Guard {
     pub(super) authorizations: Vec<l7::Authorization>,
     /// Why nobody may pass, if nobody may.
     pub(super) refuse_all: String,
+    /// The policies that this is due to, each with its reason.
+    pub(super) closed_by: Vec<(Subject, String)>,
 }
 
 /// What these policies say together; at one port, or at any.
@@ -27,7 +30,6 @@ pub(super) fn guard<'a>(
     port: Option<u16>,
 ) -> Guard {
     let mut guard = Guard::default();
-    let mut reasons = Vec::new();
     for (kind, key) in policies.into_iter().collect::<BTreeSet<_>>() {
         if !world.visible(&key.namespace) {
             continue;
@@ -37,9 +39,10 @@ pub(super) fn guard<'a>(
             Kind::Request => world.request(key).map(|policy| refused_request(policy)),
             kind => world.extension(*kind, key).filter(|one| one.guards(port)).map(|one| extension::refusal(one)),
         };
-        reasons.extend(refusal.map(|reason| format!("{} {key}: {reason}", kind.name())));
+        guard.closed_by.extend(refusal.map(|reason| ((*kind, key.clone()), reason)));
     }
-    guard.refuse_all = reasons.join("; ");
+    let reason = |((kind, key), reason): &(Subject, String)| format!("{} {key}: {reason}", kind.name());
+    guard.refuse_all = guard.closed_by.iter().map(reason).collect::<Vec<_>>().join("; ");
     guard
 }
 

@@ -9,6 +9,7 @@ use mesh_core::names::NamespacedName;
 use mesh_wire::l7;
 
 use super::onward;
+use super::remarks::Remarks;
 use super::rule::Rules;
 use super::uses::Uses;
 use super::{backend_tls, traffic};
@@ -54,6 +55,19 @@ pub enum NoBackend {
     },
 }
 
+impl NoBackend {
+    /// What whoever named it can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::UnknownHost { .. } => {
+                "name a Service or ServiceEntry that exists, in full if it is of another namespace"
+            }
+            Self::UnknownPort { .. } => "name one of these",
+            Self::UnknownSubset { .. } => "define it there, in the namespace of the proxy or of the service",
+        }
+    }
+}
+
 /// Numbers of ports, as a message tells them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(pub Vec<u16>);
@@ -83,6 +97,18 @@ pub struct Backends<'a> {
     incomplete: bool,
     /// Backends with TLS of which something has not been read yet, and why they refuse beside that.
     waiting: BTreeMap<u32, String>,
+    remarks: Remarks,
+}
+
+/// What was collected.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// The backends.
+    pub list: Vec<l7::Backend>,
+    /// What was read.
+    pub uses: Uses,
+    /// What was found wrong with objects.
+    pub remarks: Remarks,
 }
 
 /// How a backend is called otherwise than its port says.
@@ -106,6 +132,7 @@ impl<'a> Backends<'a> {
             unread: false,
             incomplete: false,
             waiting: BTreeMap::new(),
+            remarks: Remarks::default(),
         }
     }
 
@@ -136,9 +163,14 @@ impl<'a> Backends<'a> {
         }
     }
 
-    /// What was collected, and what was read.
-    pub fn finish(self) -> (Vec<l7::Backend>, Uses) {
-        (self.list, self.uses)
+    /// What was collected.
+    pub fn finish(self) -> Collected {
+        Collected { list: self.list, uses: self.uses, remarks: self.remarks }
+    }
+
+    /// Something is wrong with an object that a backend, or its share of the traffic, was made from.
+    pub fn remark(&mut self, kind: Kind, key: &NamespacedName, text: String) {
+        self.remarks.add(kind, key, text);
     }
 
     /// The service that is meant by a hostname that something in `namespace` names.
@@ -227,7 +259,8 @@ impl<'a> Backends<'a> {
             return Err(NoBackend::UnknownPort { hostname, port, ports });
         };
         let rules = Rules::find(world, host, &self.client);
-        let labels = rules.subset(subset).ok_or(NoBackend::UnknownSubset { hostname, subset: subset.into() })?;
+        let unknown = || NoBackend::UnknownSubset { hostname: hostname.clone(), subset: subset.into() };
+        let labels = rules.subset(subset).ok_or_else(unknown)?;
         let written = rules.policy(subset, port, world.settings());
         (self.unread, self.incomplete) = (false, false);
         let (tls, refused) = match self.tls(winner, &written, &found.name, rules.namespace()) {
@@ -237,6 +270,9 @@ impl<'a> Backends<'a> {
         // Whatever is at the other end expects to be asked by CONNECT.
         let tunnel = written.tunnel.is_some() && !found.protocol.is_http();
         let tunnel = tunnel.then(|| "DestinationRule: tunnel is not served".to_owned());
+        if let Some(reason) = refused.as_ref().filter(|_| !self.unread) {
+            self.remark_rules(&rules, winner, &found.name, reason, &hostname);
+        }
         let waiting = self.unread && (refused.is_some() || self.incomplete);
         let waiting = waiting.then(|| tunnel.clone().unwrap_or_default());
         let refusals: Vec<_> = refused.into_iter().chain(tunnel).collect();
@@ -265,6 +301,21 @@ impl<'a> Backends<'a> {
         Ok(self.push(backend, waiting))
     }
 
+    /// The destination rules whose TLS settings cut a backend off are told so.
+    fn remark_rules(&mut self, rules: &Rules<'_>, winner: Winner<'_>, port: &str, reason: &str, hostname: &str) {
+        let (kind, key) = target(winner);
+        if backend_tls::policy_for(self.world, kind, key, port).is_some() {
+            return;
+        }
+        // What can be seen without a gateway is told anyway.
+        let reason = reason.strip_prefix(OF_RULE).unwrap_or(reason);
+        for rule in rules.with_tls().filter(|rule| !super::report::tells(rule, reason)) {
+            let text =
+                format!("{reason}: gateways of namespace {} send nothing to {hostname}", self.client.gateway.namespace);
+            self.remarks.add(Kind::DestinationRule, &rule.key, text);
+        }
+    }
+
     /// A policy that is attached to the service wins over a destination rule.
     fn tls(
         &mut self,
@@ -289,7 +340,7 @@ impl<'a> Backends<'a> {
         };
         let by = by.unwrap_or(&self.world.settings().root_namespace);
         super::tls::client_tls(tls, &namespace, external, names, |kind, key| self.material(kind, key, by))
-            .map_err(|reason| format!("DestinationRule: {reason}"))
+            .map_err(|reason| format!("{OF_RULE}{reason}"))
     }
 
     /// The same with the certificate that the gateway presents to backends. One that cannot be used is told by the status
@@ -355,7 +406,7 @@ pub(super) fn target(winner: Winner<'_>) -> (TargetKind, &NamespacedName) {
 }
 
 /// Whether ingress traffic goes through the service's waypoint.
-fn waits_for_ingress(world: &World, winner: Winner<'_>) -> bool {
+pub(super) fn waits_for_ingress(world: &World, winner: Winner<'_>) -> bool {
     let subject = match winner {
         Winner::Service(service) => Subject::of_service(service),
         Winner::Entry(entry) => Subject::of_entry(world, entry),
@@ -375,3 +426,6 @@ fn dynamic(winner: Winner<'_>, hostname: &str) -> String {
 fn is_dynamic(entry: &ServiceEntry) -> bool {
     entry.resolution == Resolution::DynamicDns
 }
+
+/// Before what a destination rule says that cannot be honoured.
+const OF_RULE: &str = "DestinationRule: ";

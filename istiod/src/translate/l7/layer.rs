@@ -11,6 +11,7 @@ use mesh_xds::server::{Change, Resource};
 
 use super::port::{self, Built};
 use super::proxy::{self, Own};
+use super::remarks::{Board, Remarks, Subject};
 use super::rule;
 use super::uses::{Consumer, Consumers};
 use crate::translate::{listener, resource};
@@ -25,6 +26,8 @@ pub struct Layer7 {
     resources: Told,
     given: BTreeMap<Consumer, BTreeSet<Arc<str>>>,
     consumers: Consumers,
+    /// What was found wrong with objects on the way.
+    remarks: Board,
     /// Rules that select pods, by the gateway whose pods they are.
     selective: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
     /// Resources computed since the start.
@@ -56,6 +59,11 @@ impl Layer7 {
         listed(&fresh)
     }
 
+    /// What is wrong with objects that anything was computed from.
+    pub fn remarks(&self) -> &Board {
+        &self.remarks
+    }
+
     /// Changes whenever [`Self::materials`] may be others.
     pub fn material_epoch(&self) -> u64 {
         self.consumers.epoch()
@@ -74,6 +82,7 @@ impl Layer7 {
         let hosts = dirty.ports.clone();
         world.reach_rivals(&hosts, dirty);
         // How it is bound and guarded decides how others may call it.
+        world.reach_callers(dirty);
         dirty.backends.extend(dirty.services.iter().map(|key| key.hostname.clone()));
         let backends = std::mem::take(&mut dirty.backends);
         let materials = std::mem::take(&mut dirty.materials);
@@ -87,8 +96,8 @@ impl Layer7 {
                 Consumer::Listeners(gateway) => {
                     dirty.listeners.insert(gateway.clone());
                 }
-                Consumer::Status(kind, key) => {
-                    dirty.conditions.insert((*kind, key.clone()));
+                Consumer::Proxy(gateway) => {
+                    dirty.proxies.insert(gateway.clone());
                 }
             }
         }
@@ -109,15 +118,19 @@ impl Layer7 {
         }
     }
 
-    /// Computes what is to be computed again, and tells what became different.
-    pub(crate) fn flush(&mut self, world: &World, dirty: &mut Dirty, changes: &mut Vec<Change>) {
+    /// Computes what is to be computed again, and tells what became different. Returns the objects of which something else
+    /// is to be remarked than before.
+    pub(crate) fn flush(&mut self, world: &World, dirty: &mut Dirty, changes: &mut Vec<Change>) -> BTreeSet<Subject> {
         self.flushed = true;
+        let mut touched = BTreeSet::new();
         for key in std::mem::take(&mut dirty.proxies) {
             let own = Own::find(world, &key);
+            let mut remarks = Remarks::default();
             let message = own.map(|own| {
-                let (name, message) = (key.to_string(), Message::Proxy(proxy::proxy(world, own)));
+                let (name, message) = (key.to_string(), Message::Proxy(proxy::proxy(world, own, &mut remarks)));
                 resource::l7(name, message, &key, own.audience())
             });
+            self.remarks.set(&Consumer::Proxy(key.clone()), remarks, &mut touched);
             self.computed += u64::from(message.is_some());
             self.set(key.to_string().into(), message, changes);
             let selective = own.map(|own| rule::selecting(world, own)).filter(|rules| !rules.is_empty());
@@ -132,12 +145,13 @@ impl Layer7 {
         }
         for host in std::mem::take(&mut dirty.ports) {
             let built = port::ports(world, &host, &self.resources);
-            self.give(Consumer::Ports(host), built, changes);
+            self.give(Consumer::Ports(host), built, changes, &mut touched);
         }
         for gateway in std::mem::take(&mut dirty.listeners) {
             let built = self.listeners(world, &gateway);
-            self.give(Consumer::Listeners(gateway), built, changes);
+            self.give(Consumer::Listeners(gateway), built, changes, &mut touched);
         }
+        touched
     }
 
     /// What was told to another account than it is now, or that nobody is told any more; all of it, where other rules may
@@ -159,7 +173,7 @@ impl Layer7 {
                     Consumer::Listeners(gateway) => {
                         dirty.listeners.insert(gateway.clone());
                     }
-                    Consumer::Status(..) => {}
+                    Consumer::Proxy(..) => {}
                 }
             }
         }
@@ -172,6 +186,7 @@ impl Layer7 {
         for one in listener::listeners(world, gateway, &self.resources) {
             let name: Arc<str> = one.name.as_str().into();
             built.uses.extend(one.uses);
+            built.remarks.extend(one.remarks);
             let made = match one.listener {
                 Some(message) => {
                     let message = Message::Listener(message);
@@ -189,8 +204,9 @@ impl Layer7 {
     }
 
     /// Replaces the resources that one object gives.
-    fn give(&mut self, consumer: Consumer, built: Built, changes: &mut Vec<Change>) {
-        let Built { resources: mut new, uses } = built;
+    fn give(&mut self, consumer: Consumer, built: Built, changes: &mut Vec<Change>, touched: &mut BTreeSet<Subject>) {
+        let Built { resources: mut new, uses, remarks } = built;
+        self.remarks.set(&consumer, remarks, touched);
         self.computed += u64::try_from(new.len()).unwrap_or_default();
         self.consumers.set(consumer.clone(), uses);
         let names: BTreeSet<_> = new.keys().cloned().collect();

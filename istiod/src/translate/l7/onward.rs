@@ -8,7 +8,7 @@ use mesh_core::addr::ip_to_bytes;
 use mesh_wire::l7;
 
 use super::authorization::{Guard, guard};
-use super::backend::{Client, target};
+use super::backend::{Client, target, waits_for_ingress};
 use super::port::addresses;
 use crate::translate::required::required;
 use crate::translate::waypoint::{self, Subject};
@@ -27,27 +27,46 @@ pub(super) fn guard_of(
     port: u16,
     through_waypoint: bool,
 ) -> Option<l7::BackendGuard> {
-    if through_waypoint || !world.settings().promises.waypoint_required.is_strict() {
+    if !is_asked(world, through_waypoint) {
         return None;
     }
     if is_its_waypoint(world, client, winner) {
         let (kind, key) = target(winner);
-        let Guard { authorizations, refuse_all } = guard(world, world.policies_on(kind, key), Some(port));
+        let Guard { authorizations, refuse_all, .. } = guard(world, world.policies_on(kind, key), Some(port));
         if authorizations.is_empty() && refuse_all.is_empty() {
             return None;
         }
         let address = addresses(winner, &host.hostname).first().map(|ip| ip_to_bytes(*ip)).unwrap_or_default();
         return Some(l7::BackendGuard { authorizations, refuse_all, address });
     }
-    let refuse_all = required(world, host).then(|| {
+    Some(l7::BackendGuard { refuse_all: elsewhere(world, client, host)?, ..l7::BackendGuard::default() })
+}
+
+/// Why somebody's proxies send nobody on to a service, if they do not.
+pub(in crate::translate) fn closed_to(world: &World, client: &Client, host: &HostKey) -> Option<String> {
+    let winner = world.winner(host)?;
+    let through_waypoint = client.edge && waits_for_ingress(world, winner);
+    if !is_asked(world, through_waypoint) || is_its_waypoint(world, client, winner) {
+        return None;
+    }
+    elsewhere(world, client, host)
+}
+
+/// Whether anybody who sends on looks at what guards a service.
+fn is_asked(world: &World, through_waypoint: bool) -> bool {
+    !through_waypoint && world.settings().promises.waypoint_required.is_strict()
+}
+
+/// Why nobody is sent on to a service whose policies others ask; none where nothing guards it.
+fn elsewhere(world: &World, client: &Client, host: &HostKey) -> Option<String> {
+    required(world, host).then(|| {
         let what = format!("a policy guards {}, and calls to it go through its own waypoint only", host.hostname);
         if client.edge {
             format!("{what}: label it with istio.io/ingress-use-waypoint=true, and give it a waypoint if it has none")
         } else {
             format!("{what}: call it, and not a service whose route leads to it, or give both the same waypoint")
         }
-    })?;
-    Some(l7::BackendGuard { refuse_all, ..l7::BackendGuard::default() })
+    })
 }
 
 /// Whether the caller is a waypoint of the service, its canary included: policies that are attached to the waypoint are

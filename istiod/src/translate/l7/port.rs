@@ -14,6 +14,7 @@ use super::authorization::guard;
 use super::backend::{Backends, ServedPort, ports_of, target};
 use super::layer::{self, Told};
 use super::proxy::Own;
+use super::remarks::Remarks;
 use super::uses::Uses;
 use super::{retry, rival, virtual_service};
 use crate::gateway::family::Family;
@@ -28,6 +29,8 @@ pub(crate) struct Built {
     pub(crate) resources: BTreeMap<Arc<str>, Resource>,
     /// What they depend on, beside what the service itself says.
     pub(crate) uses: Uses,
+    /// What was found wrong with objects on the way.
+    pub(crate) remarks: Remarks,
 }
 
 /// Ports of a service at every waypoint that serves it, its canary included.
@@ -58,9 +61,10 @@ pub(crate) fn ports(world: &World, host: &HostKey, told: &Told) -> Built {
             message.by_hostname = by_hostname;
             let name = format!("{gateway}/{host}:{}", port.number);
             backends.keep(|| layer::backends_of(told, &name, &audience));
-            let (list, uses) = backends.finish();
-            message.backends = list;
-            built.uses.extend(uses);
+            let collected = backends.finish();
+            message.backends = collected.list;
+            built.uses.extend(collected.uses);
+            built.remarks.extend(collected.remarks);
             let made = resource::l7(name, Message::Port(message), gateway, audience.clone());
             built.resources.insert(made.name.clone(), made);
         }

@@ -8,6 +8,7 @@ use mesh_wire::l7::proxy::Role;
 
 use super::authorization::{Guard, guard};
 use super::backend::Client;
+use super::remarks::Remarks;
 use super::traffic::wire;
 use crate::gateway::family::Family;
 use crate::gateway::infrastructure;
@@ -47,11 +48,11 @@ impl<'a> Own<'a> {
     }
 }
 
-/// The resource of a gateway's proxies.
+/// The resource of a gateway's proxies. What closes it is remarked, of the policy and of the gateway.
 ///
 /// # Source
 /// spec of waypoints, section 12.
-pub fn proxy(world: &World, own: Own<'_>) -> l7::Proxy {
+pub fn proxy(world: &World, own: Own<'_>, remarks: &mut Remarks) -> l7::Proxy {
     let gateway = own.gateway;
     let role = match own.family {
         Family::Waypoint => Role::Waypoint,
@@ -59,8 +60,14 @@ pub fn proxy(world: &World, own: Own<'_>) -> l7::Proxy {
         Family::Edge | Family::Remote => Role::Gateway,
     };
     // Outer tunnels are relayed there; what is inside is judged by whom it is for.
-    let Guard { authorizations, refuse_all } =
+    let guard =
         if own.family == Family::EastWest { Guard::default() } else { guard(world, &policies(world, own), None) };
+    if !guard.refuse_all.is_empty() {
+        remarks.add(Kind::Gateway, &gateway.key, guard.refuse_all.clone());
+    }
+    for ((kind, key), reason) in guard.closed_by {
+        remarks.add(kind, &key, reason);
+    }
     let forward = gateway.annotations.get(CLIENT_IDENTITY).and_then(mesh_core::env::parse_bool);
     l7::Proxy {
         namespace: gateway.key.namespace.to_string(),
@@ -69,8 +76,8 @@ pub fn proxy(world: &World, own: Own<'_>) -> l7::Proxy {
         settings: Some(settings(world.settings())),
         forward_client_identity: forward.unwrap_or_default(),
         serves_workloads: own.family == Family::Waypoint && waypoint::traffic_type(world, gateway).takes_workloads(),
-        authorizations,
-        refuse_all,
+        authorizations: guard.authorizations,
+        refuse_all: guard.refuse_all,
     }
 }
 

@@ -2,23 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use mesh_api::networking::{ClientTlsMode, TrafficPolicy};
+use mesh_api::networking::TrafficPolicy;
 use mesh_api::status::{REASON_ACCEPTED, REASON_UNSUPPORTED_VALUE, SERVED};
 
+use super::rule::tls_of;
+use super::tls::readable;
 use super::traffic::{is_table_size, unusable_hash};
 use super::virtual_service::{counts, is_for_mesh, is_subnet};
 use crate::gateway::family::Family;
 use crate::translate::conditions::Condition;
 use crate::translate::waypoint::{self, Subject};
-use crate::world::{DestinationRule, HostKey, Kind, ParentKind, VirtualService, Winner, World};
+use crate::world::{DestinationRule, HostKey, Kind, ParentKind, VirtualService, Winner, World, covers};
 
-/// Of a VirtualService.
-pub(in crate::translate) fn virtual_service(world: &World, one: &VirtualService) -> Condition {
-    let mut remarks = BTreeSet::new();
+/// Of a VirtualService; `found` is what the making of resources found wrong with it.
+pub(in crate::translate) fn virtual_service(world: &World, one: &VirtualService, found: BTreeSet<String>) -> Condition {
+    let mut remarks = found;
     if one.spec.gateways.iter().any(|gateway| gateway != "mesh") {
         remarks.insert("gateways: Gateways of networking.istio.io are not served, use Gateway API routes".to_owned());
     }
     unserved_parts(one, &mut remarks);
+    misnamed_tls(world, one, &mut remarks);
     if is_for_mesh(&one.spec.gateways) && !one.spec.hosts.is_empty() {
         remarks.extend(effect(world, one));
     } else if one.spec.hosts.is_empty() && world.roots_of(&one.key).next().is_none() {
@@ -61,6 +64,25 @@ fn unserved_parts(one: &VirtualService, remarks: &mut BTreeSet<String>) {
     for (number, route) in one.spec.tcp.iter().enumerate() {
         if route.matches.iter().any(|written| written.source_subnet.is_some()) {
             remarks.insert(format!("tcp[{number}].match.sourceSubnet: {NEVER}"));
+        }
+    }
+}
+
+/// Names of TLS routes that no waypoint has a use for: it judges connections to one service, by the name of that service.
+fn misnamed_tls(world: &World, one: &VirtualService, remarks: &mut BTreeSet<String>) {
+    let full = |host: &String| world.settings().full_host(host, &one.key.namespace);
+    let hosts: BTreeSet<_> = one.spec.hosts.iter().map(full).collect();
+    for (number, route) in one.spec.tls.iter().enumerate() {
+        for (at, written) in route.matches.iter().enumerate() {
+            let own = |name: &str| hosts.iter().any(|host| **host == *name || covers(host, name));
+            let usable = matches!(&*written.sni_hosts, [name] if own(&name.to_ascii_lowercase()));
+            if !usable && is_for_mesh(&written.gateways) {
+                remarks.insert(format!(
+                    "tls[{number}].match[{at}].sniHosts: {:?} is not one name that is also among hosts, so this match never \
+                     holds: write one match for each host, with its full name",
+                    written.sni_hosts
+                ));
+            }
         }
     }
 }
@@ -116,30 +138,46 @@ fn routes_same(one: &VirtualService, kind: Kind) -> bool {
     }
 }
 
-/// Of a DestinationRule.
-pub(in crate::translate) fn destination_rule(world: &World, rule: &DestinationRule) -> Condition {
-    let mut remarks = BTreeSet::new();
+/// Of a DestinationRule; `found` is what the making of resources found wrong with it.
+pub(in crate::translate) fn destination_rule(
+    world: &World,
+    rule: &DestinationRule,
+    found: BTreeSet<String>,
+) -> Condition {
+    let mut remarks = found;
     let host = world.settings().full_host(&rule.spec.host, &rule.key.namespace);
     let known = host.starts_with('*') || world.claims(&host).next().is_some();
     if !known {
         remarks.insert(format!("host {:?} is no service that is known", rule.spec.host));
+    }
+    let winner = if host.starts_with('*') { None } else { world.resolve_host(&host, &rule.key.namespace) };
+    let endpoints = winner.and_then(|(_, winner)| world.endpoint_count(winner));
+    for (at, tls) in tls_of(rule) {
+        if let Err(reason) = readable(tls) {
+            remarks.insert(format!("{at}.{reason}: nothing is sent"));
+        }
     }
     let own = rule.spec.traffic_policy.iter().map(|policy| (String::new(), policy));
     let subsets = rule.spec.subsets.iter();
     let of_subset =
         |(number, one): (usize, &'_ mesh_api::networking::Subset)| format!("subsets[{number}].{}", one.name);
     for (at, policy) in own {
-        unserved_policy(&at, policy, &mut remarks);
+        unserved_policy(&at, policy, endpoints, &mut remarks);
     }
     for (number, subset) in subsets.enumerate() {
         if let Some(policy) = &subset.traffic_policy {
-            unserved_policy(&of_subset((number, subset)), policy, &mut remarks);
+            unserved_policy(&of_subset((number, subset)), policy, endpoints, &mut remarks);
         }
     }
     condition(remarks)
 }
 
-fn unserved_policy(at: &str, policy: &TrafficPolicy, remarks: &mut BTreeSet<String>) {
+/// Whether the status of a rule tells this reason of its TLS settings without knowing who calls whom.
+pub(super) fn tells(rule: &DestinationRule, reason: &str) -> bool {
+    tls_of(rule).any(|(_, tls)| readable(tls).is_err_and(|known| known == reason))
+}
+
+fn unserved_policy(at: &str, policy: &TrafficPolicy, endpoints: Option<usize>, remarks: &mut BTreeSet<String>) {
     let at = if at.is_empty() { "trafficPolicy".to_owned() } else { format!("{at}.trafficPolicy") };
     let mut add = |field: &str, why: &str| {
         remarks.insert(format!("{at}.{field}: {why}"));
@@ -161,16 +199,35 @@ fn unserved_policy(at: &str, policy: &TrafficPolicy, remarks: &mut BTreeSet<Stri
             add("loadBalancer.consistentHash.maglev.tableSize", "is no prime number below 5000011: it is 65537");
         }
     }
-    for tls in ports.clone().filter_map(|port| port.tls.as_ref()).chain(&policy.tls) {
-        let files = [&tls.client_certificate, &tls.private_key, &tls.ca_crl];
-        let makes_tls = matches!(tls.mode, Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
-        if makes_tls && files.into_iter().flatten().any(|path| !path.is_empty()) {
-            add("tls", "files do not exist where the proxy runs, so nothing is sent: use credentialName");
+    let detections = ports.filter_map(|port| port.outlier_detection.as_ref()).chain(&policy.outlier_detection);
+    for detection in detections {
+        let percent = u64::try_from(detection.max_ejection_percent.unwrap_or(PERCENT)).unwrap_or_default();
+        if let Some(why) = idle_detection(percent, endpoints) {
+            add("outlierDetection.maxEjectionPercent", &why);
         }
     }
-    let detections = ports.filter_map(|port| port.outlier_detection.as_ref()).chain(&policy.outlier_detection);
-    if detections.into_iter().any(|one| one.max_ejection_percent.unwrap_or(10) < 10) {
-        add("outlierDetection.maxEjectionPercent", "is strict: fewer than 11 endpoints are never left out");
+}
+
+/// Why so many percent of the endpoints are none, if they are. The limit is strict.
+///
+/// # Source
+/// spec of resilience, section 6.
+fn idle_detection(percent: u64, endpoints: Option<usize>) -> Option<String> {
+    let least = if percent == 0 { None } else { Some(100_u64.div_ceil(percent)) };
+    let what = "so no endpoint is ever left out";
+    match (endpoints.and_then(|count| u64::try_from(count).ok()), least) {
+        (Some(0), _) => None,
+        (_, None) => Some(format!("is 0, {what}: write at least 1")),
+        (Some(count), Some(least)) => (count < least).then(|| {
+            let enough = 100_u64.div_ceil(count);
+            format!("{percent} % of {count} endpoints are less than one, {what}: write at least {enough}")
+        }),
+        // Those of a wildcard, or of other clusters, are not counted.
+        (None, Some(least)) => (percent <= u64::from(PERCENT.unsigned_abs())).then(|| {
+            format!(
+                "{percent} % of fewer than {least} endpoints are less than one, {what} of a service that has no more"
+            )
+        }),
     }
 }
 
@@ -187,5 +244,7 @@ fn condition(remarks: BTreeSet<String>) -> Condition {
 }
 
 const NEVER: &str = "a waypoint does not know it, so this match never holds";
+/// What `maxEjectionPercent` is where it is not written.
+const PERCENT: i32 = 10;
 /// Remarks that a status tells.
 const SHOWN_MAX: usize = 8;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mesh_api::networking::{PortTrafficPolicy, Subset, TrafficPolicy};
+use mesh_api::networking::{ClientTls, PortTrafficPolicy, Subset, TrafficPolicy};
 use mesh_api::security::WorkloadSelector;
 use mesh_core::names::NamespacedName;
 
@@ -52,6 +52,11 @@ impl<'a> Rules<'a> {
         self.0.first().map(|rule| &rule.key.namespace)
     }
 
+    /// Those that say anything about TLS.
+    pub(super) fn with_tls(&self) -> impl Iterator<Item = &'a Arc<DestinationRule>> {
+        self.0.iter().copied().filter(|rule| tls_of(rule).next().is_some())
+    }
+
     /// Labels of a subset's endpoints; of no subset, none. None where no rule defines the subset.
     pub(super) fn subset(&self, name: &str) -> Option<BTreeMap<String, String>> {
         if name.is_empty() { Some(BTreeMap::new()) } else { self.defined(name).map(|subset| subset.labels.clone()) }
@@ -84,6 +89,21 @@ impl<'a> Rules<'a> {
         let subsets = self.0.iter().flat_map(|rule| &rule.spec.subsets);
         subsets.into_iter().find(|subset| subset.name == name && !name.is_empty())
     }
+}
+
+/// Every TLS setting of a rule, with the field that it is in.
+pub(super) fn tls_of(rule: &DestinationRule) -> impl Iterator<Item = (String, &ClientTls)> {
+    let wide = rule.spec.traffic_policy.iter().map(|policy| ("trafficPolicy".to_owned(), policy));
+    let subsets = rule.spec.subsets.iter().enumerate().filter_map(|(number, subset)| {
+        Some((format!("subsets[{number}].{}.trafficPolicy", subset.name), subset.traffic_policy.as_ref()?))
+    });
+    wide.chain(subsets).flat_map(|(at, policy)| {
+        let ports = policy.port_level_settings.iter().enumerate();
+        let of_ports: Vec<_> = ports
+            .filter_map(|(number, port)| Some((format!("{at}.portLevelSettings[{number}]"), port.tls.as_ref()?)))
+            .collect();
+        policy.tls.iter().map(move |tls| (at.clone(), tls)).chain(of_ports)
+    })
 }
 
 fn is_for(one: &PortTrafficPolicy, port: u16) -> bool {

@@ -4,6 +4,7 @@ mod credentials;
 mod networks;
 mod onward;
 mod ports;
+mod remarks;
 mod rivals;
 mod rules;
 mod selectors;

@@ -36,13 +36,9 @@ pub(super) fn client_tls<'a>(
         ClientTlsMode::Simple => Mode::Simple,
         ClientTlsMode::Mutual => Mode::Mutual,
     };
-    no_files(written)?;
-    if let Some(sni) = written.sni.as_deref().filter(|sni| !sni.is_empty() && ServerName::try_from(*sni).is_err()) {
-        return Err(format!("tls.sni: {sni:?} is no name of a server"));
-    }
+    readable(written)?;
     let credential = match &written.credential_name {
         Some(name) => credential(name, namespace, mode, read)?,
-        None if mode == Mode::Mutual => return Err("tls.credentialName: expected, for tls.mode MUTUAL".to_owned()),
         None => Credential::default(),
     };
     let skip = written.insecure_skip_verify.unwrap_or_default();
@@ -60,6 +56,25 @@ pub(super) fn client_tls<'a>(
         insecure_skip_verify: skip,
         crl: credential.crl.to_vec(),
     }))
+}
+
+/// What can be judged of settings without knowing who calls whom.
+///
+/// # Errors
+/// Nobody can honour them, for this reason.
+pub(super) fn readable(written: &ClientTls) -> Result<(), String> {
+    let mode = written.mode.unwrap_or_default();
+    if matches!(mode, ClientTlsMode::Disable | ClientTlsMode::IstioMutual) {
+        return Ok(());
+    }
+    no_files(written)?;
+    if let Some(sni) = written.sni.as_deref().filter(|sni| !sni.is_empty() && ServerName::try_from(*sni).is_err()) {
+        return Err(format!("tls.sni: {sni:?} is no name of a server"));
+    }
+    if mode == ClientTlsMode::Mutual && written.credential_name.is_none() {
+        return Err("tls.credentialName: expected, for tls.mode MUTUAL".to_owned());
+    }
+    Ok(())
 }
 
 /// Files are those of a sidecar's pod; the proxies that are made for gateways have none but the system's authorities.

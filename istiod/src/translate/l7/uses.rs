@@ -48,8 +48,8 @@ pub enum Consumer {
     Ports(HostKey),
     /// Listeners of a gateway.
     Listeners(NamespacedName),
-    /// The status of an object.
-    Status(Kind, NamespacedName),
+    /// What a gateway's proxies are told of themselves.
+    Proxy(NamespacedName),
 }
 
 /// Who depends on what.

@@ -18,7 +18,7 @@ use mesh_wire::l7;
 
 use super::backend::{Backends, NoBackend, ServedPort};
 use super::rule::exported;
-use crate::world::{HostKey, VirtualService, World};
+use crate::world::{HostKey, Kind, VirtualService, World};
 pub(super) use l4::is_subnet;
 use mesh_api::networking::Destination;
 
@@ -72,8 +72,22 @@ impl<'a> Rules<'a> {
         all.into_iter().filter(move |one| counts(world, one, host, gateway))
     }
 
-    /// The target of a destination that is written in `namespace`.
-    fn target(&self, written: &Destination, namespace: &str, backends: &mut Backends<'_>) -> Result<u32, NoBackend> {
+    /// The target of a destination. One that cannot be called is remarked, with what becomes of its share.
+    fn target(
+        &self,
+        at: &At<'_>,
+        written: &Destination,
+        effect: &str,
+        backends: &mut Backends<'_>,
+    ) -> Result<u32, NoBackend> {
+        let found = self.find(written, &at.one.key.namespace, backends);
+        if let Err(error) = &found {
+            at.remark(&format!("{error}, {effect}: {}", error.remedy()), backends);
+        }
+        found
+    }
+
+    fn find(&self, written: &Destination, namespace: &str, backends: &mut Backends<'_>) -> Result<u32, NoBackend> {
         let hostname = self.world.settings().full_host(&written.host, namespace);
         let host = backends.host(&hostname, namespace)?;
         let number = written.port.as_ref().and_then(|port| port.number).and_then(|port| u16::try_from(port).ok());
@@ -87,16 +101,33 @@ impl<'a> Rules<'a> {
     }
 
     /// The same, as the target of a share of the traffic.
-    fn share(
-        &self,
-        written: &Destination,
-        namespace: &str,
-        backends: &mut Backends<'_>,
-    ) -> l7::weighted_backend::Target {
-        match self.target(written, namespace, backends) {
+    fn share(&self, at: &At<'_>, written: &Destination, backends: &mut Backends<'_>) -> l7::weighted_backend::Target {
+        match self.target(at, written, "so its share is refused (503)", backends) {
             Ok(index) => l7::weighted_backend::Target::Backend(index),
             Err(error) => l7::weighted_backend::Target::Unusable(no_cluster(&error.to_string())),
         }
+    }
+}
+
+/// A part of a VirtualService.
+#[derive(Clone, Debug)]
+struct At<'a> {
+    one: &'a VirtualService,
+    /// As `http[0].route[1]`.
+    field: String,
+}
+
+impl<'a> At<'a> {
+    fn new(one: &'a VirtualService, field: String) -> Self {
+        Self { one, field }
+    }
+
+    fn within(&self, field: &str) -> Self {
+        Self { one: self.one, field: format!("{}.{field}", self.field) }
+    }
+
+    fn remark(&self, text: &str, backends: &mut Backends<'_>) {
+        backends.remark(Kind::VirtualService, &self.one.key, format!("{}: {text}", self.field));
     }
 }
 

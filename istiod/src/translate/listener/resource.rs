@@ -8,9 +8,10 @@ use super::effective::{Effective, effective};
 use super::tls::{self, TlsPart};
 use crate::gateway::status::target_port;
 use crate::gateway::{Family, is_own_port};
-use crate::translate::l7::backend::Backends;
+use crate::translate::l7::backend::{Backends, Collected};
 use crate::translate::l7::layer::{Told, backends_of};
 use crate::translate::l7::proxy::Own;
+use crate::translate::l7::remarks::Remarks;
 use crate::translate::l7::uses::Uses;
 use crate::translate::route;
 use crate::world::World;
@@ -24,6 +25,8 @@ pub struct Compiled {
     pub listener: Option<l7::Listener>,
     /// What it depends on.
     pub uses: Uses,
+    /// What was found wrong with objects on the way.
+    pub remarks: Remarks,
 }
 
 /// The listeners of a gateway that can be served, by the name of their resource. Those of waypoints, and of gateways between
@@ -49,14 +52,14 @@ fn compile(world: &World, own: Own<'_>, listener: &Effective<'_>, told: &Told) -
     let tls = match tls::judge(world, gateway, listener) {
         Ok(tls) => tls,
         Err(problem) if problem.part == TlsPart::Unread => {
-            return Some(Compiled { name, listener: None, uses: Uses::default() });
+            return Some(Compiled { name, listener: None, uses: Uses::default(), remarks: Remarks::default() });
         }
         Err(_) => return None,
     };
     let mut backends = Backends::new(world, own.client());
     let routed = route::for_listener(world, &gateway.key, listener.place(), &mut backends);
     backends.keep(|| backends_of(told, &name, &own.audience()));
-    let (backends, uses) = backends.finish();
+    let Collected { list: backends, uses, remarks } = backends.finish();
     Some(Compiled {
         name,
         listener: Some(l7::Listener {
@@ -74,6 +77,7 @@ fn compile(world: &World, own: Own<'_>, listener: &Effective<'_>, told: &Told) -
             ..l7::Listener::default()
         }),
         uses,
+        remarks,
     })
 }
 

@@ -120,14 +120,25 @@ pub fn passes_by_name(gateway: &Gateway, listener: &Effective<'_>) -> bool {
 
 /// Options of a listener that have no effect, for its status; none where all have.
 pub fn ignored_options(listener: &Effective<'_>) -> Option<String> {
-    let written = listener.tls()?;
-    let ciphers = ciphers::read(&written.options);
-    let mesh = !needs_secrets(listener) && listener.terminates() && written.options.contains_key(ciphers::OPTION);
-    if mesh {
-        return Some(format!("{} has no effect with certificates of the mesh", ciphers::OPTION));
+    let options = &listener.tls()?.options;
+    let passes_on = !listener.terminates();
+    let mut ignored = Vec::new();
+    for (name, value) in options {
+        ignored.push(match name.as_str() {
+            TERMINATE_MODE if !passes_on => continue,
+            // It is refused, and says so.
+            LISTENER_PROTOCOL if passes_on && value == AUTO_PASSTHROUGH => continue,
+            ciphers::OPTION if needs_secrets(listener) => match ciphers::read(options).unserved {
+                unserved if unserved.is_empty() => continue,
+                unserved => format!("{name}: {} are not served and left out", unserved.join(", ")),
+            },
+            ciphers::OPTION if !passes_on => format!("{name} has no effect with certificates of the mesh"),
+            ciphers::OPTION | TERMINATE_MODE => format!("{name} has no effect where TLS is passed on"),
+            LISTENER_PROTOCOL => format!("{name}: {value:?} has no effect"),
+            _ => format!("tls.options: {name:?} is no option that is known, it has no effect"),
+        });
     }
-    (!ciphers.unserved.is_empty())
-        .then(|| format!("{}: {} are not served and left out", ciphers::OPTION, ciphers.unserved.join(", ")))
+    (!ignored.is_empty()).then(|| ignored.join("; "))
 }
 
 /// How client certificates are checked at a port of a Gateway.

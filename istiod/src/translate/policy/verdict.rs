@@ -30,14 +30,17 @@ pub fn unreadable_targets(reason: &str, stand_in: bool) -> Condition {
 }
 
 pub(super) fn unsupported_action(action: ApiAction) -> Condition {
-    let name = match action {
-        ApiAction::Audit => "AUDIT",
-        ApiAction::Custom => "CUSTOM",
-        ApiAction::Allow | ApiAction::Deny => "",
+    let text = match action {
+        ApiAction::Custom => {
+            "action CUSTOM is not served yet, neither by node proxies nor by waypoints and gateways, where it closes \
+             what it is for: use ALLOW or DENY"
+        }
+        _ => {
+            "ztunnel does not support action AUDIT, the policy has no effect there; attach it to a waypoint with \
+             targetRefs to have it evaluated"
+        }
     };
-    refused(format!(
-        "ztunnel does not support action {name}; attach the policy to a waypoint with targetRefs to have it enforced"
-    ))
+    refused(text.to_owned())
 }
 
 pub(super) fn unsupported_dry_run() -> Condition {

@@ -3,6 +3,7 @@
 //! # Source
 //! spec of the gateway controller, section 10; spec of routing, section 2.6.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::world::MULTICLUSTER_GROUP;
@@ -59,8 +60,8 @@ impl BackendTable for Backends<'_> {
 
 /// What becomes of backends that exist.
 pub(super) enum Sink<'a> {
-    /// Nothing: a route is judged.
-    Judge,
+    /// It is noted whose they are: a route is judged.
+    Judge(&'a mut BTreeSet<HostKey>),
     /// They enter a resource.
     Program(&'a mut dyn BackendTable),
 }
@@ -68,7 +69,10 @@ pub(super) enum Sink<'a> {
 impl Sink<'_> {
     pub(super) fn index(&mut self, backend: &Resolved, call: Call) -> Result<u32, l7::Unusable> {
         match self {
-            Self::Judge => Ok(0),
+            Self::Judge(leads_to) => {
+                leads_to.insert(backend.host.clone());
+                Ok(0)
+            }
             Self::Program(table) => table.index(backend, call),
         }
     }

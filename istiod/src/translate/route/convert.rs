@@ -7,7 +7,9 @@ mod http;
 mod matching;
 mod patterns;
 mod policy;
+mod rule;
 
+use mesh_api::gateway::HttpRouteRule;
 use mesh_route::precedence::{Place, Rank};
 use mesh_route::{Limits, Table};
 use mesh_wire::l7::{self, http_rule};
@@ -46,8 +48,12 @@ pub(super) fn convert(world: &World, route: Route<'_>, granted: bool, sink: &mut
     let mut patterns = Patterns::default();
     let mut context = Context { world, referrer, sink, problems: &mut problems, patterns: &mut patterns };
     match route {
-        Route::Http(one) => http::rules(&mut context, route, &one.spec, &mut converted),
-        Route::Grpc(one) => grpc::rules(&mut context, route, &one.spec, &mut converted),
+        // Without rules there is one for every path.
+        Route::Http(one) if one.spec.rules.is_empty() => {
+            rule::all(&mut context, route, &[HttpRouteRule::default()], &mut converted);
+        }
+        Route::Http(one) => rule::all(&mut context, route, &one.spec.rules, &mut converted),
+        Route::Grpc(one) => rule::all(&mut context, route, &one.spec.rules, &mut converted),
         Route::Tls(_) | Route::Tcp(_) | Route::Udp(_) => {}
     }
     converted.problems = problems;

@@ -73,6 +73,15 @@ pub(super) fn waypoints(world: &World, route: Route<'_>, parent: &ParentReferenc
     format!("all waypoints are resolved: {gateway}")
 }
 
+/// The waypoints at which a route takes effect for a service.
+pub(super) fn takers(world: &World, route: Route<'_>, judged: &Judged) -> Vec<NamespacedName> {
+    let Some(subject) = subject(world, judged.kind, &judged.key) else { return Vec::new() };
+    let namespace = &route.key().namespace;
+    let mut gateways = waypoint::serving(world, subject);
+    gateways.retain(|gateway| *namespace == judged.key.namespace || *namespace == gateway.namespace);
+    gateways
+}
+
 /// Why a route fits no port that it is attached to.
 fn unfit(world: &World, route: Route<'_>, parent: &ParentReference, judged: &Judged) -> Option<String> {
     let all = ports(world, judged.kind, &judged.key);

@@ -3,16 +3,21 @@
 //! # Source
 //! spec of the gateway controller, sections 9, 10 and 12.
 
+use std::collections::BTreeSet;
+
 use mesh_core::names::NamespacedName;
 
-use super::attach::{Judged, judge};
+use super::attach::{Judged, gateway_of, judge};
 use super::backend::{Referrer, Sink};
 use super::convert::convert;
 use super::problem::{Problem, Problems};
 use super::view::Route;
 use super::{hostname, l4, mesh};
 use crate::translate::conditions::{Attached, Condition, ObjectStatus, Parts, Unreadable, words};
-use crate::world::{Kind, ParentKind, World};
+use crate::translate::l7::closed_to;
+use crate::translate::l7::proxy::Own;
+use crate::world::memo::Findings;
+use crate::world::{HostKey, Kind, ParentKind, World};
 
 /// The status of a route; nothing where no parent is ours. What cannot be read of it leaves its last readable version in
 /// force.
@@ -75,7 +80,12 @@ fn resolved(world: &World, route: Route<'_>, judged: &Judged) -> Condition {
     let granted = super::needs_grants(world, judged.kind);
     // Of a route with many parents they are the same.
     let name = (route.kind(), route.key().clone(), granted);
-    match world.memo.wrong(name, || problems(world, route, granted).summary()) {
+    let Findings { wrong, leads_to } = world.memo.findings(name, || findings(world, route, granted));
+    let problem = match (wrong, closed(world, route, judged, &leads_to)) {
+        (Some((reason, wrong)), Some((_, closed))) => Some((reason, format!("{wrong}; {closed}"))),
+        (wrong, closed) => wrong.or(closed),
+    };
+    match problem {
         None => Condition {
             type_: words::RESOLVED_REFS,
             holds: true,
@@ -86,8 +96,40 @@ fn resolved(world: &World, route: Route<'_>, judged: &Judged) -> Condition {
     }
 }
 
-fn problems(world: &World, route: Route<'_>, granted: bool) -> Problems {
-    let mut sink = Sink::Judge;
+/// Services to which nobody is sent on from this parent, though the route may name them: policies guard them, and only
+/// another waypoint asks those.
+fn closed(
+    world: &World,
+    route: Route<'_>,
+    judged: &Judged,
+    leads_to: &BTreeSet<HostKey>,
+) -> Option<(&'static str, String)> {
+    if judged.verdict.is_err() || leads_to.is_empty() {
+        return None;
+    }
+    let gateways = match gateway_of(world, judged) {
+        Some(gateway) => vec![gateway],
+        None => mesh::takers(world, route, judged),
+    };
+    let own: Vec<_> = gateways.iter().filter_map(|gateway| Own::find(world, gateway)).collect();
+    let mut problems = Problems::default();
+    for host in leads_to {
+        if let Some(why) = own.iter().find_map(|own| closed_to(world, &own.client(), host)) {
+            let message = format!("backend {}: nobody is sent on, 403: {why}", host.hostname);
+            problems.add(Problem::new(words::REF_NOT_PERMITTED, message));
+        }
+    }
+    problems.summary()
+}
+
+fn findings(world: &World, route: Route<'_>, granted: bool) -> Findings {
+    let mut leads_to = BTreeSet::new();
+    let wrong = problems(world, route, granted, &mut leads_to).summary();
+    Findings { wrong, leads_to: leads_to.into() }
+}
+
+fn problems(world: &World, route: Route<'_>, granted: bool, leads_to: &mut BTreeSet<HostKey>) -> Problems {
+    let mut sink = Sink::Judge(leads_to);
     let referrer = Referrer { kind: route.kind(), namespace: &route.key().namespace, granted };
     let mut problems = match route {
         Route::Http(_) | Route::Grpc(_) => convert(world, route, granted, &mut sink).problems,

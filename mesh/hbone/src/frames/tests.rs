@@ -15,11 +15,11 @@ fn wire(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 
 fn seen(frames: &mut Frames, bytes: &[u8]) -> Vec<Frame> {
     let mut seen = Vec::new();
-    let fed: Result<(), Infallible> = frames.feed(bytes, |frame| {
+    let fed: Result<usize, Infallible> = frames.feed(bytes, |frame| {
         seen.push(frame);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     });
-    fed.unwrap();
+    assert_eq!(fed.unwrap(), bytes.len());
     seen
 }
 
@@ -74,6 +74,22 @@ fn only_data_without_content_and_end_is_idle_talk() {
     for (kind, flags, bytes, idle) in table {
         assert_eq!(Frame { kind: Kind::from(kind), flags, bytes }.is_idle_talk(), idle, "{kind} {flags} {bytes}");
     }
+}
+
+#[test]
+fn feeding_goes_on_where_it_was_interrupted() {
+    let bytes: Vec<u8> = (0..9).flat_map(|length| wire(0, 0, &vec![7; length])).collect();
+    let (mut frames, mut rest, mut lengths) = (Frames::at_once(), &bytes[..], Vec::new());
+    while !rest.is_empty() {
+        let mut found = None;
+        let fed: Result<usize, Infallible> = frames.feed(rest, |frame| {
+            assert!(found.replace(frame.bytes).is_none(), "went on");
+            Ok(ControlFlow::Break(()))
+        });
+        rest = &rest[fed.unwrap()..];
+        lengths.extend(found);
+    }
+    assert_eq!(lengths, (0..9).collect::<Vec<_>>());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::hub::{Hub, Inner};
 use super::resource::Resource;
 use super::session::{Ask, Peer, Session, WILDCARD, Watch};
 use super::store::{Backing, Collection, TypeSpec};
-use super::wire::Push;
+use super::wire::{Push, resources_len};
 
 impl Hub {
     /// Everything pending for a client.
@@ -195,6 +195,12 @@ fn everything(
     versions: &HashMap<String, String>,
     push: &mut Push,
 ) {
+    if versions.is_empty() && matches!(spec.backing, Backing::Own) {
+        push.whole = collection.whole(|all| resources_len(all, spec));
+        if push.whole.is_some() {
+            return;
+        }
+    }
     let fresh = |one: &&Arc<Resource>| {
         accepts(spec, one, peer)
             && (one.version.is_empty() || versions.get(&*one.name).is_none_or(|have| **have != *one.version))

@@ -57,6 +57,21 @@ pub trait Gatekeeper: Send + Sync + 'static {
     /// # Errors
     /// The status to end the stream with.
     fn check(&self, caller: &Self::Caller, node: &Node) -> Result<(), Status>;
+
+    /// Who follows the stream of a node that was checked, if anybody does. Nothing is answered before.
+    fn attend(
+        &self,
+        _caller: &Self::Caller,
+        _node: &Node,
+    ) -> impl Future<Output = Result<Option<Box<dyn Attendant>>, Status>> + Send {
+        std::future::ready(Ok(None))
+    }
+}
+
+/// Follows one stream; dropped when it ends.
+pub trait Attendant: Send + Sync {
+    /// A request of a type that the hub does not serve. It is not answered. Must not block.
+    fn on_request(&mut self, request: &DeltaDiscoveryRequest);
 }
 
 /// `envoy.service.discovery.v3.AggregatedDiscoveryService` with its incremental method.
@@ -125,7 +140,7 @@ async fn open<G: Gatekeeper>(
     }
     let requests = Streaming::new_request(RequestDecoder(hub.clone()), body, None, Some(REQUEST_BYTES_MAX));
     let exchange = Exchange::new(registration);
-    let stream = AdsStream { requests, gate, caller, exchange, outgoing: VecDeque::new() };
+    let stream = AdsStream { requests, gate, caller, exchange, attendant: None, outgoing: VecDeque::new() };
     let pushes = stream::unfold(Some(stream), |stream| async move {
         let mut stream = stream?;
         match stream.next().await {
@@ -147,6 +162,8 @@ struct AdsStream<G: Gatekeeper> {
     gate: Arc<G>,
     caller: G::Caller,
     exchange: Exchange,
+    /// Whoever follows this stream.
+    attendant: Option<Box<dyn Attendant>>,
     /// Responses to be sent, in order; at most one round of pending changes and the answers to one request.
     outgoing: VecDeque<Push>,
 }
@@ -204,8 +221,15 @@ impl<G: Gatekeeper> AdsStream<G> {
             let missing = || Status::invalid_argument("the first request of a stream must name its node");
             let node = node.ok_or_else(missing)?;
             self.gate.check(&self.caller, &node)?;
+            self.attendant = self.gate.attend(&self.caller, &node).await?;
             let principal = self.gate.principal(&self.caller);
             self.exchange.identify(node, principal);
+        }
+        if let Some(attendant) = &mut self.attendant
+            && self.exchange.registration.hub.index(&request.type_url).is_none()
+        {
+            attendant.on_request(&request);
+            return Ok(Vec::new());
         }
         let _slot = self.slot().await?;
         self.exchange.on_request(request, Instant::now())

@@ -1,7 +1,7 @@
 //! The resources of each type and the names they answer to.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -36,23 +36,52 @@ pub enum Backing {
 /// Resources of one type that is [`Backing::Own`].
 #[derive(Debug, Default)]
 pub(super) struct Collection {
-    by_name: HashMap<Arc<str>, Arc<Resource>>,
+    /// By name, those that are no groups; and those that are.
+    singles: BTreeMap<Arc<str>, Arc<Resource>>,
+    groups: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// How many of them are not for everybody.
+    restricted: usize,
+    /// All of them, put together when somebody asks for all.
+    whole: OnceLock<Whole>,
     by_alias: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     by_group: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     by_node: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
+/// All resources of a type in the order in which they are sent. Every client that is sent all of them shares it: a thousand
+/// proxies that come at once do not cost a thousand lists.
+#[derive(Debug, Clone)]
+pub(super) struct Whole {
+    pub(super) resources: Arc<[Arc<Resource>]>,
+    /// Their length within a response.
+    pub(super) bytes: usize,
+}
+
 impl Collection {
     pub(super) fn len(&self) -> usize {
-        self.by_name.len()
+        self.singles.len() + self.groups.len()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.by_name.get(name)
+        self.singles.get(name).or_else(|| self.groups.get(name))
     }
 
+    /// All of them, in the order in which they are sent.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.by_name.values()
+        self.singles.values().chain(self.groups.values())
+    }
+
+    /// All of them, which have that length within a response; none where not everybody may have everything.
+    pub(super) fn whole(&self, length: impl FnOnce(&[Arc<Resource>]) -> usize) -> Option<Whole> {
+        if self.restricted > 0 {
+            return None;
+        }
+        let whole = self.whole.get_or_init(|| {
+            let resources: Arc<[_]> = self.all().cloned().collect();
+            let bytes = length(&resources);
+            Whole { resources, bytes }
+        });
+        Some(whole.clone())
     }
 
     pub(super) fn on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Resource>> {
@@ -79,10 +108,13 @@ impl Collection {
 
     /// Puts in, replaces or (`None`) takes out the resource of a name.
     pub(super) fn set(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
-        if let Some(old) = self.by_name.remove(name) {
+        self.whole.take();
+        if let Some(old) = self.singles.remove(name).or_else(|| self.groups.remove(name)) {
+            self.restricted -= usize::from(old.audience.is_some());
             self.unindex(&old);
         }
         if let Some(new) = resource {
+            self.restricted += usize::from(new.audience.is_some());
             for alias in &new.aliases {
                 self.by_alias.entry(alias.clone()).or_default().insert(new.name.clone());
             }
@@ -92,7 +124,8 @@ impl Collection {
             if let Some(node) = &new.node {
                 self.by_node.entry(node.clone()).or_default().insert(new.name.clone());
             }
-            self.by_name.insert(new.name.clone(), new);
+            let place = if new.is_group { &mut self.groups } else { &mut self.singles };
+            place.insert(new.name.clone(), new);
         }
     }
 
@@ -109,7 +142,7 @@ impl Collection {
     }
 
     fn named<'a>(&'a self, names: Option<&'a BTreeSet<Arc<str>>>) -> impl Iterator<Item = &'a Arc<Resource>> {
-        names.into_iter().flatten().filter_map(|name| self.by_name.get(name))
+        names.into_iter().flatten().filter_map(|name| self.get(name))
     }
 }
 

@@ -15,6 +15,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::*;
 
+mod attendance;
 mod audience;
 mod clients;
 mod names;

@@ -13,7 +13,7 @@ use tonic::codec::{DecodeBuf, Decoder};
 
 use super::hub::Hub;
 use super::resource::Resource;
-use super::store::{Backing, TypeSpec};
+use super::store::{Backing, TypeSpec, Whole};
 
 /// One response: it shares the resources with the hub.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Push {
     pub(super) type_index: usize,
     pub(super) version: Arc<str>,
     pub(super) nonce: String,
+    /// All that there is, before `resources`.
+    pub(super) whole: Option<Whole>,
     pub(super) resources: Vec<Arc<Resource>>,
     pub(super) removed: Vec<String>,
     /// When the oldest change that it tells of was seen, on the last response of a round.
@@ -32,12 +34,18 @@ impl Push {
     /// A response that tells nothing yet.
     pub(super) fn empty(spec: TypeSpec, type_index: usize, version: Arc<str>) -> Self {
         let (nonce, resources, removed) = (String::new(), Vec::new(), Vec::new());
-        Self { spec, type_index, version, nonce, resources, removed, since: None }
+        Self { spec, type_index, version, nonce, whole: None, resources, removed, since: None }
     }
 
     /// Whether it would tell the client nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.resources.is_empty() && self.removed.is_empty()
+        self.whole.is_none() && self.resources.is_empty() && self.removed.is_empty()
+    }
+
+    /// The resource at a place of the response.
+    fn resource(&self, at: usize) -> Option<&Arc<Resource>> {
+        let whole = self.whole.as_ref().map(|whole| &*whole.resources).unwrap_or_default();
+        whole.get(at).or_else(|| self.resources.get(at.checked_sub(whole.len())?))
     }
 }
 
@@ -49,6 +57,8 @@ pub(super) struct Writing {
     head: Bytes,
     /// The next resource to be written.
     next: usize,
+    /// Bytes of this and of those behind it.
+    left: usize,
     /// Bytes of the message.
     pub(super) size: usize,
 }
@@ -66,27 +76,30 @@ impl Writing {
             removed_resources: std::mem::take(&mut push.removed),
             ..DeltaDiscoveryResponse::default()
         };
-        let resources: usize =
-            push.resources.iter().map(|one| Entry::of(one, push.spec).map_or(0, |one| one.len())).sum();
-        let size = message.encoded_len() + resources;
+        let whole = push.whole.as_ref().map_or(0, |whole| whole.bytes);
+        let size = message.encoded_len() + whole + resources_len(&push.resources, push.spec);
         let length = u32::try_from(size).map_err(|_| Status::internal("a response is longer than 4 GiB"))?;
         let mut head = BytesMut::with_capacity(FRAME_HEADER_BYTES + message.encoded_len());
         head.put_u8(0); // not compressed
         head.put_u32(length);
         message.encode_raw(&mut head);
-        Ok(Self { push, head: head.freeze(), next: 0, size })
+        let left = size - message.encoded_len();
+        Ok(Self { push, head: head.freeze(), next: 0, left, size })
     }
 
     /// The next piece; none when all is written.
     pub(super) fn piece(&mut self) -> Option<Bytes> {
         // Protocol buffers concatenate: the repeated field may follow in as many parts as we like.
-        let mut piece = BytesMut::from(std::mem::take(&mut self.head));
-        while let Some(resource) = self.push.resources.get(self.next)
+        let head = std::mem::take(&mut self.head);
+        let mut piece = BytesMut::with_capacity(head.len() + self.left.min(PIECE_BYTES + LAST_BYTES));
+        piece.put_slice(&head);
+        while let Some(resource) = self.push.resource(self.next)
             && piece.len() < PIECE_BYTES
         {
             if let Some(entry) = Entry::of(resource, self.push.spec) {
-                piece.reserve(entry.len());
+                let before = piece.len();
                 entry.write(&mut piece);
+                self.left = self.left.saturating_sub(piece.len() - before);
             }
             self.next += 1;
         }
@@ -106,20 +119,25 @@ impl Writing {
 struct Entry<'a> {
     resource: &'a Resource,
     url: &'static str,
-    body: Bytes,
+    /// Another body than the resource's own.
+    view: Option<Bytes>,
 }
 
 impl<'a> Entry<'a> {
     fn of(resource: &'a Resource, spec: TypeSpec) -> Option<Self> {
-        let body = match spec.backing {
-            Backing::Own => resource.body.clone(),
-            Backing::View { project, .. } => project(resource)?,
+        let view = match spec.backing {
+            Backing::Own => None,
+            Backing::View { project, .. } => Some(project(resource)?),
         };
-        Some(Self { resource, url: spec.url, body })
+        Some(Self { resource, url: spec.url, view })
+    }
+
+    fn body(&self) -> &[u8] {
+        self.view.as_deref().unwrap_or(&self.resource.body)
     }
 
     fn any_len(&self) -> usize {
-        field_len(ANY_URL, self.url.len()) + field_len(ANY_VALUE, self.body.len())
+        field_len(ANY_URL, self.url.len()) + field_len(ANY_VALUE, self.body().len())
     }
 
     fn inner_len(&self) -> usize {
@@ -140,13 +158,18 @@ impl<'a> Entry<'a> {
         field(RESOURCE_VERSION, self.resource.version.as_bytes(), out);
         begin(RESOURCE_BODY, self.any_len(), out);
         field(ANY_URL, self.url.as_bytes(), out);
-        field(ANY_VALUE, &self.body, out);
+        field(ANY_VALUE, self.body(), out);
         field(RESOURCE_NAME, self.resource.name.as_bytes(), out);
         for alias in &self.resource.aliases {
             begin(RESOURCE_ALIASES, alias.len(), out);
             out.put_slice(alias.as_bytes());
         }
     }
+}
+
+/// Length of these resources within a response of this type.
+pub(super) fn resources_len(resources: &[Arc<Resource>], spec: TypeSpec) -> usize {
+    resources.iter().map(|one| Entry::of(one, spec).map_or(0, |one| one.len())).sum()
 }
 
 fn repeated_len(number: u32, content: usize) -> usize {
@@ -189,6 +212,8 @@ impl Decoder for RequestDecoder {
 const FRAME_HEADER_BYTES: usize = 5;
 /// Bytes written at a time.
 const PIECE_BYTES: usize = 32 << 10;
+/// What the last resource of a piece may have beyond that, without the piece being moved for it.
+const LAST_BYTES: usize = 2 << 10;
 // Field numbers of the discovery protocol.
 const RESPONSE_RESOURCES: u32 = 2;
 const RESOURCE_VERSION: u32 = 1;
@@ -224,6 +249,9 @@ mod tests {
             push.nonce = "n".into();
             push.removed = vec!["gone".into()];
             push.resources = (0..count).map(resource).collect();
+            // Half of them as part of what everybody is sent.
+            let whole: Arc<[_]> = push.resources.drain(..count / 2).collect();
+            push.whole = Some(Whole { bytes: resources_len(&whole, spec), resources: whole });
             let mut writing = Writing::new(push).unwrap();
             let (size, mut all) = (writing.size, Vec::new());
             while let Some(piece) = writing.piece() {

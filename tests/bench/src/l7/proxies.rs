@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,10 +13,21 @@ use mesh_sys::netns::NetNs;
 use tempfile::TempDir;
 
 use super::config::GATEWAY;
-use super::{CONFIG_PORT, OUR_PORT, PEER_PORT};
+use super::{CONFIG_PORT, OUR_PORT, PEER_PORT, Place};
 use crate::args::Args;
 use crate::serve::HTTP_PORT;
 use crate::town::Running;
+
+/// A way to the server.
+pub(super) struct Way<'a> {
+    /// Of the client.
+    pub(super) netns: &'a NetNs,
+    /// Whom the client calls.
+    pub(super) server: SocketAddr,
+    pub(super) server_pid: u32,
+    /// Names and processes of those in between, in the order of a request.
+    pub(super) proxies: Vec<(&'static str, u32)>,
+}
 
 /// Everything in one network namespace; it ends when this is dropped.
 pub(super) struct Stage {
@@ -41,10 +53,8 @@ impl Stage {
             start(&netns, command)
         };
         let server = own(&["serve"])?;
-        let config = own(&["config", "--routes", &routes.to_string()])?;
-        let program = args.waypoint.clone().unwrap_or_else(|| ourselves.with_file_name("waypoint"));
-        ensure!(program.is_file(), "{} is no program: build it, or name another one", program.display());
-        let ours = start(&netns, waypoint(&program, args.workers, &files)?)?;
+        let config = own(&["config", "--place", "gateway", "--routes", &routes.to_string()])?;
+        let ours = start(&netns, waypoint(args, Place::Gateway, Ipv4Addr::LOCALHOST, &files)?)?;
         let peer = match &args.peer_envoy {
             Some(program) => Some(start(&netns, envoy(program, args.workers, routes, &files)?)?),
             None => None,
@@ -59,20 +69,21 @@ impl Stage {
     }
 
     /// What is asked, and through whom: nobody, ours, the peer.
-    pub(super) fn variants(&self) -> Vec<(u16, Option<u32>)> {
-        let mut variants = vec![(HTTP_PORT, None), (OUR_PORT, Some(self.ours.pid()))];
-        variants.extend(self.peer.iter().map(|peer| (PEER_PORT, Some(peer.pid()))));
-        variants
-    }
-
-    pub(super) fn server_pid(&self) -> u32 {
-        self.server.pid()
+    pub(super) fn ways(&self) -> Vec<Way<'_>> {
+        let way = |port: u16, proxy: Option<&Running>| Way {
+            netns: &self.netns,
+            server: (Ipv4Addr::LOCALHOST, port).into(),
+            server_pid: self.server.pid(),
+            proxies: proxy.iter().map(|proxy| ("proxy", proxy.pid())).collect(),
+        };
+        let peer = self.peer.iter().map(|peer| way(PEER_PORT, Some(peer)));
+        [way(HTTP_PORT, None), way(OUR_PORT, Some(&self.ours))].into_iter().chain(peer).collect()
     }
 
     fn wait_for(&self, port: u16, who: &str) -> Result<()> {
         let deadline = Instant::now() + READY_BUDGET;
         loop {
-            let answer = self.netns.run(|| crate::town::ask((std::net::Ipv4Addr::LOCALHOST, port).into()))?;
+            let answer = self.netns.run(|| crate::town::ask((Ipv4Addr::LOCALHOST, port).into()))?;
             match answer {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
@@ -86,22 +97,31 @@ impl Stage {
     }
 }
 
-fn start(netns: &NetNs, mut command: Command) -> Result<Running> {
+pub(super) fn start(netns: &NetNs, mut command: Command) -> Result<Running> {
     let started = netns.run(|| command.spawn())?.with_context(|| format!("starting {command:?}"))?;
     Ok(Running(started))
 }
 
-fn waypoint(program: &Path, workers: usize, files: &TempDir) -> Result<Command> {
+/// Our proxy of layer 7, for a pod of this address.
+pub(super) fn waypoint(args: &Args, place: Place, ip: Ipv4Addr, files: &TempDir) -> Result<Command> {
+    let beside = || Ok(std::env::current_exe().context("where this program is")?.with_file_name("waypoint"));
+    let program = args.waypoint.clone().map_or_else(beside, anyhow::Ok)?;
+    ensure!(program.is_file(), "{} is no program: build it, or name another one", program.display());
     let log = File::create(files.path().join("waypoint"))?;
+    let role = match place {
+        Place::Gateway => "router",
+        Place::Waypoint => "waypoint",
+    };
     let mut command = Command::new(program);
     command
-        .args(["proxy", "router"])
+        .args(["proxy", role])
         .env_clear()
         .envs([("FAKE_CA", "true"), ("POD_NAME", "edge-1"), ("POD_NAMESPACE", "bench"), ("IPV6_ENABLED", "false")])
-        .envs([("INSTANCE_IP", "127.0.0.1"), ("SERVICE_ACCOUNT", "edge"), ("TRUST_DOMAIN", "cluster.local")])
+        .env("INSTANCE_IP", ip.to_string())
+        .envs([("SERVICE_ACCOUNT", "edge"), ("TRUST_DOMAIN", "cluster.local")])
         .envs([("MELTEMI_GATEWAY", GATEWAY), ("WAYPOINT_ACCESS_LOG", "nothing"), ("RUST_LOG", "warn")])
         .env("XDS_ADDRESS", format!("http://127.0.0.1:{CONFIG_PORT}"))
-        .env("WAYPOINT_WORKER_THREADS", workers.to_string())
+        .env("WAYPOINT_WORKER_THREADS", args.workers.to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -126,6 +126,21 @@ fn routes_and_listeners_of_a_waypoint_are_shown_in_order() -> Result<()> {
     let ztunnel = market.lab.kubectl(&["get", "pods", "-n", "istio-system", "-l", "app=ztunnel", "-o", "name"])?;
     let target = format!("{}.istio-system", ztunnel.lines().next().context("no ztunnel")?);
     ensure!(market.lab.meltemi(&["pc", "clusters", &target])?.failed()?.contains("ztunnel-config"));
+    a_name_that_fits_no_label_is_found(&market)
+}
+
+fn a_name_that_fits_no_label_is_found(market: &Market) -> Result<()> {
+    let long = "long-".repeat(14) + "way";
+    let said = market.lab.meltemi(&["waypoint", "apply", "-n", "market", "--name", &long])?.failed()?;
+    ensure!(said.contains("73 characters") && said.contains("istio.io/use-waypoint"), "{said}");
+    // Others may make one all the same.
+    market.lab.apply(&format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {long}, namespace: market}}\n\
+         spec: {{gatewayClassName: istio-waypoint, listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}\n"
+    ))?;
+    for target in [format!("gateway/{long}.market"), format!("{long}.market")] {
+        soon(market, &["listeners", &target], |rows| rows.iter().any(|row| row[2] == "HBONE"))?;
+    }
     Ok(())
 }
 

@@ -4,5 +4,6 @@
 mod api_server;
 mod cost;
 mod leader;
+mod machines;
 mod objects;
 mod proxies;

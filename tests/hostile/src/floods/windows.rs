@@ -11,6 +11,7 @@ pub(super) const FLOODS: &[Flood] = &[
     flood!("windows that never open", None, 160, closed_windows),
     flood!("answers that nobody reads", None, 160, unread_answers),
     flood!("uploads that nobody reads", None, 160, unread_uploads),
+    flood!("uploads over many tunnels", None, 240, many_uploads),
     flood!("uploads that break off", None, 160, broken_uploads),
     flood!("frames that never end", None, 64, endless_frames),
 ];
@@ -58,6 +59,30 @@ async fn unread_uploads(attack: Attack, progress: Progress) {
     .await;
 }
 
+/// The same over 200 tunnels from one address: each gets as much as it is allowed.
+async fn many_uploads(attack: Attack, progress: Progress) {
+    let authority = format!("{}:{DEAF_PORT}", attack.upstream.ip());
+    let piece = |id| frame(DATA, 0, id, &[7; PIECE_BYTES]);
+    let from_one = |_| 0;
+    hold_from(attack, progress, 200, &[], from_one, async |peer| {
+        let more = loop {
+            if let (WINDOW_UPDATE, payload) = peer.next_frame().await? {
+                break payload.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+            }
+        };
+        let pieces = (DEFAULT_WINDOW_BYTES + more as usize) / PIECE_BYTES;
+        for nth in 0..pieces {
+            let id = 1 + 2 * (nth % 4) as u32;
+            if nth < 4 {
+                peer.send(&connect(id, &authority, &[])).await?;
+            }
+            peer.send(&piece(id)).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
 /// Uploads to an application that does not read, left behind one after the other.
 async fn broken_uploads(attack: Attack, progress: Progress) {
     let authority = format!("{}:{DEAF_PORT}", attack.upstream.ip());
@@ -98,10 +123,22 @@ async fn hold(
     settings: &[(u16, u32)],
     fill: impl AsyncFn(&mut Peer) -> std::io::Result<()>,
 ) {
+    hold_from(attack, progress, count, settings, |nth| nth, fill).await;
+}
+
+/// [`hold`], each from the address of the crowd that `from` picks.
+async fn hold_from(
+    attack: Attack,
+    progress: Progress,
+    count: usize,
+    settings: &[(u16, u32)],
+    from: impl Fn(usize) -> usize,
+    fill: impl AsyncFn(&mut Peer) -> std::io::Result<()>,
+) {
     let mut peers = Vec::new();
     while progress.go_on() {
         if peers.len() < count
-            && let Ok(mut peer) = attack.opened(peers.len(), settings).await
+            && let Ok(mut peer) = attack.opened(from(peers.len()), settings).await
         {
             progress.round();
             // Without credit it would wait for ever.
@@ -114,3 +151,7 @@ async fn hold(
         }
     }
 }
+
+const PIECE_BYTES: usize = 8 << 10;
+/// What a peer may send on a connection before it is given more.
+const DEFAULT_WINDOW_BYTES: usize = 65_535;

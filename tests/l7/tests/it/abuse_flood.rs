@@ -37,7 +37,10 @@ impl Siege {
     async fn around(app: Recorder, world: World) -> Self {
         neighbour().await;
         let memory = world.status("VmRSS");
-        let usual = neighbour().await;
+        let mut usual = Duration::MAX;
+        for _ in 0..ROUNDS {
+            usual = usual.min(neighbour().await);
+        }
         Self { app, world, memory, usual }
     }
 
@@ -58,6 +61,7 @@ impl Siege {
             }
         }
         let usual = self.usual;
+        println!("99 of 100 within {usual:?}, under {attacks} attacks within {least:?}");
         assert!(least < bound, "99 of 100 requests of others took up to {least:?}, without the attack {usual:?}");
         let grown = self.world.status("VmHWM").saturating_sub(self.memory);
         assert!(grown < GROWTH_KIB_MAX, "grew by {grown} KiB in {attacks} attacks");
@@ -69,21 +73,24 @@ impl Siege {
 /// How often it is tried.
 const ROUNDS: usize = 3;
 
+/// Requests of a round.
+const ASKED: usize = 300;
+
 /// Asks on connections of its own, and yields how long 99 of 100 answers took at most.
 async fn neighbour() -> Duration {
     let mut took = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..ASKED {
         let begun = Instant::now();
         let answer = raw::get(PORT, "/neighbour").await;
         assert_eq!(answer.status, Some(200), "{answer:?}");
         took.push(begun.elapsed());
     }
     took.sort_unstable();
-    took[98]
+    took[ASKED * 99 / 100 - 1]
 }
 
 /// What is no delay: in a build without optimisation, on a machine with other work, less than this is luck.
-const FLOOR: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 50 });
+const FLOOR: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 10 });
 
 /// Sends `opening` and then `more` of its pieces, until the connection ends, which it must.
 async fn flood(opening: &[u8], more: impl Fn(u32) -> Vec<u8>, pieces: u32) {

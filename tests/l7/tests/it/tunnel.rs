@@ -34,6 +34,7 @@ impl Dialer for Direct {
         let upstream = key.upstream;
         let tcp = TcpStream::connect(upstream)
             .await
+            .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
             .map_err(|error| DialError::Connect { upstream, source: Arc::new(error) })?;
         tls::connect(tcp, &self.0, &key.expected).await.map_err(|error| error.dialling(upstream))
     }

@@ -9,6 +9,7 @@ use mesh_core::drain::DrainMode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fixture::{Server, Setup, on_worker, raw_server, read_head};
+use crate::overload::Level;
 
 /// A preface, settings, and `GET /` with the authority `a`.
 const HTTP2_GET: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
@@ -38,6 +39,21 @@ fn clients_that_come_while_the_process_drains_are_served_and_told_to_go() {
         let status_200 = [1, 4, 0, 0, 0, 1, 0x88];
         assert!(seen.windows(7).any(|window| window == status_200), "{}", seen.escape_ascii());
         assert!(seen.windows(5).any(|window| window == [8, 7, 0, 0, 0]), "no GOAWAY: {}", seen.escape_ascii());
+    });
+}
+
+#[test]
+fn requests_are_refused_while_memory_runs_out_and_served_again_after_it() {
+    on_worker(async {
+        let server = Server::ok().await;
+        let proxy = Setup::to(&[server.address]).start();
+        for (level, expected) in [(Level::Full, 200), (Level::Over, 503), (Level::Calm, 200)] {
+            proxy.overload().set(level);
+            let response = proxy.get("/").await;
+            let closes = response.headers().get("connection").is_some_and(|value| value == "close");
+            assert_eq!((response.status().as_u16(), closes), (expected, expected == 503), "{level:?}");
+        }
+        assert_eq!(server.count(), 2);
     });
 }
 

@@ -30,6 +30,7 @@ use crate::config::{Config, Start};
 use crate::connection::{ConnectionContext, Destination, PeerInfo};
 use crate::endpoints::{Endpoint, EndpointSet, Place, ServiceKey, ServiceView, Store, Transport};
 use crate::http::serve;
+use crate::overload::Overload;
 use crate::own::Own;
 use crate::report::{Logged, Report, Reporter, Service};
 use crate::shared::Shared;
@@ -151,6 +152,11 @@ impl Fixture {
             protocol: Protocol::Http,
             drain: self.watch.clone(),
         }
+    }
+
+    /// What the process is told of its memory.
+    pub(crate) fn overload(&self) -> &Overload {
+        &self.worker.shared.overload
     }
 
     /// Replaces the configuration.
@@ -393,6 +399,9 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared {
         report: Report::new(&Registry::new(), Reporter::Waypoint, own.identity().clone(), Logged::Nothing),
         upstream: UpstreamShared::new(own.clone(), store.clone(), None),
+        overload: Overload::new(config.memory_limit),
+        tunnel_turns: Shared::tunnel_turns(config.workers),
+        listener_turns: Shared::listener_turns(config.workers),
         config: Arc::new(config),
         own,
         snapshots: Snapshots::new(),

@@ -76,6 +76,68 @@ fn websocket_over_http2_becomes_an_upgrade() {
     });
 }
 
+/// Lets only this account of namespace `shop` in, and only to the path of the upgrades of these tests.
+fn only(account: &str) -> Vec<l7::Authorization> {
+    let principals = vec![format!("cluster.local/ns/shop/sa/{account}")];
+    let source = l7::AuthorizationSource { principals, ..l7::AuthorizationSource::default() };
+    let operation = l7::AuthorizationOperation { paths: vec!["/chat".into()], ..l7::AuthorizationOperation::default() };
+    let rule = l7::AuthorizationRule { from: vec![source], to: vec![operation], ..l7::AuthorizationRule::default() };
+    let name = format!("only-{account}");
+    vec![l7::Authorization { namespace: "shop".into(), name, rules: vec![rule], ..l7::Authorization::default() }]
+}
+
+#[test]
+fn a_websocket_ends_when_a_changed_policy_denies_it_and_not_before() {
+    on_worker(async {
+        let to = echo().await;
+        let setup = || Setup::to(&[to]).rule(forward());
+        let proxy = setup().start();
+        let mut client = proxy.connect();
+        client.write_all(UPGRADE.as_bytes()).await.unwrap();
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 101 "));
+        let mut hello = [0; 5];
+        client.read_exact(&mut hello).await.unwrap();
+        // What policies see is still known: who, and which path.
+        for policies in [only("web"), Vec::new()] {
+            proxy.replace(Setup { policies, ..setup() });
+            client.write_all(b"ping").await.unwrap();
+            let mut pong = [0; 4];
+            client.read_exact(&mut pong).await.unwrap();
+            assert_eq!(&pong, b"ping");
+        }
+        proxy.replace(Setup { policies: only("other"), ..setup() });
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty());
+    });
+}
+
+#[test]
+fn a_websocket_over_http2_ends_when_a_changed_policy_denies_it() {
+    on_worker(async {
+        let to = echo().await;
+        let proxy = Setup::to(&[to]).start();
+        let mut client = h2_client(proxy.connect()).await;
+        client.ready().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let mut request =
+            Request::builder().method(Method::CONNECT).uri("http://a/chat").body(Empty::<Bytes>::new()).unwrap();
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let response = client.send_request(request).await.unwrap();
+        let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let mut hello = [0; 5];
+        io.read_exact(&mut hello).await.unwrap();
+        proxy.replace(Setup { policies: only("other"), ..Setup::to(&[to]) });
+        let mut rest = Vec::new();
+        // Whether it sees an end or an error, it hears nothing more.
+        let _ = io.read_to_end(&mut rest).await;
+        assert!(rest.is_empty());
+        // Requests of the same connection are judged by themselves.
+        let other = Request::get("http://a/other").body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(client.send_request(other).await.unwrap().status(), 403);
+    });
+}
+
 #[test]
 fn an_upgrade_that_the_upstream_refuses_is_a_response_and_the_last_one() {
     on_worker(async {

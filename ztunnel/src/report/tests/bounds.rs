@@ -102,6 +102,45 @@ fn counters_do_not_go_back_when_a_flow_is_forgotten() {
 }
 
 #[test]
+fn labels_are_moved_once_and_their_series_counts_on() {
+    let (registry, snapshot) = (Registry::new(), world().snapshot());
+    let report = Report::new(&registry, false);
+    let table = &report.inner.table;
+    let info = info_of(Direction::Inbound, &snapshot);
+    report.opened(info.clone()).closed(Outcome::Complete);
+    let before = table.totals();
+    assert!(table.is_unsettled());
+    assert_eq!(std::thread::scope(|scope| scope.spawn(|| table.settle()).join().unwrap()), 1);
+    assert!(!table.is_unsettled());
+    assert_eq!(table.settle(), 0);
+    let after = table.totals();
+    assert!(!Arc::ptr_eq(&before[0].0, &after[0].0) && before == after, "{after:?}");
+    // Of what the state holds there is no second copy, neither now nor with the old labels.
+    let name = &snapshot.workload_by_uid("Kubernetes//Pod/shop/web").unwrap().workload_name;
+    let holders = Arc::strong_count(name);
+    drop(before);
+    assert!(Arc::strong_count(name) < holders, "moved labels share the name");
+    report.opened(info).closed(Outcome::Complete);
+    let lines = opened_series(&registry);
+    assert!(lines.len() == 1 && lines[0].ends_with("} 2"), "{lines:?}");
+}
+
+#[test]
+fn moved_labels_share_nothing_with_those_of_a_stranger_and_all_with_the_state() {
+    let (snapshot, revision) = (world().snapshot(), Some("v2".to_owned()));
+    let info = info_of(Direction::Inbound, &snapshot);
+    let baggage = BaggagePeer { workload_name: Some("far".into()), canonical_revision: revision, ..Default::default() };
+    let source = Peer { workload: None, baggage: Some(baggage), identity: None };
+    let labels = Labels::of(&Flow::new(ConnectionInfo { source, ..info }));
+    let moved = labels.moved();
+    assert_eq!(moved, labels);
+    let shared: Vec<_> = labels.all().filter(|text| moved.all().any(|other| Arc::ptr_eq(text, other))).collect();
+    assert!(!shared.iter().any(|text| ["far", "v2"].contains(&&***text)), "{shared:?}");
+    assert!(!shared.iter().any(|text| text.starts_with("spiffe:")), "{shared:?}");
+    assert!(shared.iter().any(|text| &***text == "cart-1"), "{shared:?}");
+}
+
+#[test]
 fn series_are_bounded_and_what_finds_no_room_is_counted_together() {
     const MAX: usize = 3;
     let (table, now) = (Table::new(MAX), Instant::now());

@@ -169,3 +169,47 @@ fn as_the_reference_has_it_routes_lead_anywhere() {
     assert_eq!((guard(&model, X, "cart"), guard(&model, "infra/edge/listener/web", "cart")), (None, None));
     assert_eq!(port(&model, CART).unwrap().authorizations.len(), 1);
 }
+
+/// What the route says of what it leads to.
+fn refs(model: &Model, route: &str) -> (bool, String) {
+    let of_route =
+        |target: &&conditions::StatusTarget| target.kind == Kind::HttpRoute && target.key.to_string() == route;
+    let target = model.statuses().keys().find(of_route).unwrap_or_else(|| panic!("no status of {route}"));
+    let all = model.statuses()[target].all_conditions();
+    let one = all.iter().find(|one| one.type_ == "ResolvedRefs").unwrap();
+    (one.holds, one.message.clone())
+}
+
+#[test]
+fn a_route_says_that_it_leads_to_a_service_that_another_waypoint_guards() {
+    let mut model = world(TOWN);
+    assert!(refs(&model, "evil/r").0);
+    apply(&mut model, &guarded("far"));
+    let (holds, message) = refs(&model, "evil/r");
+    assert!(!holds && message.contains("backend far.shop.svc.cluster.local") && message.contains("403"), "{message}");
+    assert!(message.contains("give both the same waypoint") && !message.contains("cart"), "{message}");
+    assert!(refs(&model, "shop/public").0, "it does not lead there");
+    // A mirror leads there as well, and what has the same waypoint is asked on the way.
+    apply(&mut model, &guarded("cart"));
+    assert!(refs(&model, "evil/r").0, "one policy, now for cart");
+    let moved =
+        TOWN.split("---").find(|one| one.contains("name: cart,")).unwrap().replace("waypoint: wp", "waypoint: other");
+    apply(&mut model, &moved);
+    let (holds, message) = refs(&model, "evil/r");
+    assert!(!holds && message.contains("backend cart.shop"), "as soon as it has another waypoint: {message}");
+    model.apply(crate::world::Change::Delete(Kind::Authorization, mesh_core::names::NamespacedName::new("shop", "p")));
+    model.flush();
+    assert!(refs(&model, "evil/r").0);
+}
+
+#[test]
+fn a_route_of_a_gateway_says_that_a_guarded_service_wants_its_waypoint_in_between() {
+    let mut model = world(TOWN);
+    assert!(refs(&model, "shop/public").0);
+    apply(&mut model, &guarded("cart"));
+    let (holds, message) = refs(&model, "shop/public");
+    assert!(!holds && message.contains("istio.io/ingress-use-waypoint=true"), "{message}");
+    let through = TOWN.split("---").find(|one| one.contains("name: cart,")).unwrap();
+    apply(&mut model, &through.replace("labels: {", "labels: {istio.io/ingress-use-waypoint: 'true', "));
+    assert!(refs(&model, "shop/public").0);
+}

@@ -83,14 +83,23 @@ fn both(outer: &HttpMatch, inner: &HttpMatch) -> Option<HttpMatch> {
         one.source_labels.clone_from(&outer.source_labels);
     }
     or(&mut one.source_namespace, &outer.source_namespace);
-    if one.gateways.is_empty() {
-        one.gateways.clone_from(&outer.gateways);
-    }
+    one.gateways = gateways(&outer.gateways, &inner.gateways)?;
     if outer.uri.is_some() && inner.uri.is_none() {
         one.ignore_uri_case = outer.ignore_uri_case;
     }
     or(&mut one.name, &outer.name);
     Some(one)
+}
+
+/// The gateways of both: the inner match is for none that the outer one is not for. An empty list says nothing.
+fn gateways(outer: &[String], inner: &[String]) -> Option<Vec<String>> {
+    match (outer, inner) {
+        ([], either) | (either, []) => Some(either.to_vec()),
+        (outer, inner) => {
+            let both: Vec<_> = inner.iter().filter(|one| outer.contains(one)).cloned().collect();
+            (!both.is_empty()).then_some(both)
+        }
+    }
 }
 
 /// Everything of both; a name that both have must be narrower inside.
@@ -115,4 +124,29 @@ fn narrower(outer: Option<&StringMatch>, inner: Option<&StringMatch>) -> Option<
         (None, None) => anything || outer == inner,
     };
     within.then(|| Some(inner.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delegate_is_for_no_gateway_that_its_root_is_not_for() {
+        let list = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let route = |gateways: &[&str]| HttpRoute {
+            matches: vec![HttpMatch { gateways: list(gateways), ..HttpMatch::default() }],
+            ..HttpRoute::default()
+        };
+        for (outer, inner, both) in [
+            (&[][..], &[][..], Some(&[][..])),
+            (&["mesh"], &[], Some(&["mesh"][..])),
+            (&[], &["mesh"], Some(&["mesh"])),
+            (&["ns/edge"], &["mesh"], None),
+            (&["ns/edge"], &["mesh", "ns/edge"], Some(&["ns/edge"])),
+            (&["mesh", "a"], &["a", "mesh"], Some(&["a", "mesh"])),
+        ] {
+            let merged = merged(&route(outer), &route(inner)).map(|route| route.matches[0].gateways.clone());
+            assert_eq!(merged, both.map(list), "{outer:?} {inner:?}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use mesh_wire::l7::http_rule::Action;
 use super::delegate::merged;
 use super::matching::{Applies, matching};
 use super::rule::rule;
-use super::{Rules, no_cluster, origin};
+use super::{At, Rules, no_cluster, origin};
 use crate::translate::l7::backend::Backends;
 use crate::translate::l7::rule::exported;
 use crate::world::VirtualService;
@@ -33,14 +33,17 @@ impl Table {
     }
 
     /// Adds a rule with what it is for. Proxies refuse a table as a whole, so nothing that they would refuse gets in.
-    fn add(&mut self, rule: l7::HttpRule, matches: Vec<l7::HttpMatch>) {
-        let Ok(index) = u32::try_from(self.rules.len()) else { return };
+    /// Tells why one was left out.
+    fn add(&mut self, rule: l7::HttpRule, matches: Vec<l7::HttpMatch>) -> Option<String> {
+        let index = u32::try_from(self.rules.len()).ok()?;
+        let mut left_out = None;
         let bare =
             |one: &l7::HttpMatch| l7::HttpMatch { name: String::new(), ..one.clone() } == l7::HttpMatch::default();
         self.closed |= matches.iter().any(bare);
         let (rule, matches) = match check(&rule, &matches) {
             Ok(()) => (rule, matches),
             Err(reason) => {
+                left_out = Some(reason.clone());
                 let answer = l7::Unusable { status: 500, flag: String::new(), reason };
                 let rule = l7::HttpRule {
                     origin: rule.origin,
@@ -56,6 +59,7 @@ impl Table {
         self.rules.push(rule);
         let entry = |one| l7::HttpEntry { r#match: Some(one), rule: index };
         self.entries.extend(matches.into_iter().map(entry));
+        left_out
     }
 }
 
@@ -93,7 +97,8 @@ impl Rules<'_> {
         if matches.is_empty() {
             return;
         }
-        let mut rule = rule(self, route, &one.key.namespace, backends);
+        let at = At::new(one, format!("http[{number}]"));
+        let mut rule = rule(self, &at, route, backends);
         rule.origin = Some(origin(one, number, route.name.as_deref()));
         // What replaces a prefix replaces the least one where none is asked for.
         let rewrites = route.rewrite.as_ref().is_some_and(|rewrite| rewrite.uri.is_some());
@@ -107,7 +112,9 @@ impl Rules<'_> {
         let closes = matches.iter().any(|one| one.path.is_none()) && rewrites;
         let closes =
             closes && matches.iter().any(|one| *one == l7::HttpMatch { name: one.name.clone(), ..Default::default() });
-        table.add(rule, matches.into_iter().map(rooted).collect());
+        if let Some(reason) = table.add(rule, matches.into_iter().map(rooted).collect()) {
+            at.remark(&format!("{reason}: requests of it are answered with 500"), backends);
+        }
         table.closed |= closes;
     }
 
@@ -133,6 +140,9 @@ impl Rules<'_> {
             let matches = self.matches(&route.matches);
             if !matches.is_empty() {
                 let reason = format!("delegate {key} is no VirtualService without hosts that may be used here");
+                let at = At::new(root, format!("http[{number}].delegate"));
+                let remedy = "create it, without hosts and exported to this namespace";
+                at.remark(&format!("{reason}, so requests of it are answered with 503: {remedy}"), backends);
                 let action = Some(Action::Unusable(no_cluster(&reason)));
                 let origin = Some(origin(root, number, route.name.as_deref()));
                 table.add(l7::HttpRule { origin, action, ..l7::HttpRule::default() }, matches);

@@ -4,7 +4,7 @@ use mesh_api::networking::RouteDestination;
 use mesh_wire::l7;
 
 use super::matching::Applies;
-use super::{Rules, origin};
+use super::{At, Rules, origin};
 use crate::translate::l7::backend::Backends;
 use crate::world::VirtualService;
 
@@ -29,7 +29,7 @@ impl Rules<'_> {
                 if !named || !applies.here(self.port.number) {
                     continue;
                 }
-                let rule = self.l4(one, &route.route, backends);
+                let rule = self.l4(&At::new(one, format!("tls[{number}]")), &route.route, backends);
                 let mut rule = within(rule, written.destination_subnets.clone());
                 let origin = Some(origin(one, number, None));
                 rule.origin.clone_from(&origin);
@@ -57,22 +57,28 @@ impl Rules<'_> {
                 here.map(|written| written.destination_subnets.clone()).collect()
             };
             for destination_subnets in subnets {
-                let rule = within(self.l4(one, &route.route, backends), destination_subnets);
+                let rule = within(
+                    self.l4(&At::new(one, format!("tcp[{number}]")), &route.route, backends),
+                    destination_subnets,
+                );
                 rules.push(l7::L4Rule { origin: Some(origin(one, number, None)), ..rule });
             }
         }
     }
 
-    fn l4(&self, one: &VirtualService, route: &[RouteDestination], backends: &mut Backends<'_>) -> l7::L4Rule {
+    fn l4(&self, at: &At<'_>, route: &[RouteDestination], backends: &mut Backends<'_>) -> l7::L4Rule {
         let single = route.len() == 1;
         let share = |one: &RouteDestination| {
             let weight = one.weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or_default();
             if single { 1 } else { weight }
         };
-        let taking = route.iter().filter(|one| share(one) > 0).map(|written| l7::WeightedBackend {
-            weight: share(written),
-            target: Some(self.share(&written.destination, &one.key.namespace, backends)),
-            ..l7::WeightedBackend::default()
+        let taking = route.iter().enumerate().filter(|(_, one)| share(one) > 0).map(|(number, written)| {
+            let at = at.within(&format!("route[{number}].destination"));
+            l7::WeightedBackend {
+                weight: share(written),
+                target: Some(self.share(&at, &written.destination, backends)),
+                ..l7::WeightedBackend::default()
+            }
         });
         l7::L4Rule { backends: taking.collect(), ..l7::L4Rule::default() }
     }

@@ -14,21 +14,24 @@ use mesh_wire::l7::redirect::DerivePort as WirePort;
 use mesh_wire::l7::{mirror, path_rewrite};
 
 use super::matching::text;
-use super::{Rules, no_cluster};
+use super::{At, Rules, no_cluster};
 use crate::translate::l7::backend::Backends;
 use crate::translate::l7::retry::{retry, usual};
 use crate::translate::l7::traffic::optional;
 
-/// The rule of a route that is written in `namespace`, without its origin.
-pub(super) fn rule(rules: &Rules<'_>, route: &HttpRoute, namespace: &str, backends: &mut Backends<'_>) -> l7::HttpRule {
+/// The rule of a route that stands there, without its origin.
+pub(super) fn rule(rules: &Rules<'_>, at: &At<'_>, route: &HttpRoute, backends: &mut Backends<'_>) -> l7::HttpRule {
     let mut own = Edits::of(route.headers.as_ref());
     let action = if let Some(written) = &route.redirect {
         Action::Redirect(redirect(written))
     } else if let Some(written) = &route.direct_response {
         direct_response(written)
     } else {
-        Action::Forward(forward(rules, route, namespace, &mut own, backends))
+        Action::Forward(forward(rules, at, route, &mut own, backends))
     };
+    if let Action::Unusable(one) = &action {
+        at.remark(&format!("{}: requests of it are answered with {}", one.reason, one.status), backends);
+    }
     let retries = match (&action, &route.retries) {
         (Action::Forward(_), Some(written)) => retry(written),
         (Action::Forward(_), None) => usual(rules.world.settings()),
@@ -40,7 +43,7 @@ pub(super) fn rule(rules: &Rules<'_>, route: &HttpRoute, namespace: &str, backen
         request_headers: own.request.wire(),
         response_headers: own.response.wire(),
         rewrite: route.rewrite.as_ref().map(rewrite),
-        mirrors: mirrors(rules, route, namespace, backends),
+        mirrors: mirrors(rules, at, route, backends),
         cors: route.cors_policy.as_ref().map(cors),
         fault: route.fault.as_ref().and_then(fault),
         timeout: optional(route.timeout.as_ref()),
@@ -54,8 +57,8 @@ pub(super) fn rule(rules: &Rules<'_>, route: &HttpRoute, namespace: &str, backen
 /// Destinations without a share take no part; a single one takes all.
 fn forward(
     rules: &Rules<'_>,
+    at: &At<'_>,
     route: &HttpRoute,
-    namespace: &str,
     own: &mut Edits,
     backends: &mut Backends<'_>,
 ) -> l7::Forward {
@@ -77,8 +80,8 @@ fn forward(
         let weight = one.weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or_default();
         if single { 1 } else { weight }
     };
-    let taking = route.route.iter().zip(narrow).filter(|(one, _)| share(one) > 0);
-    let backends = taking.map(|(one, mut edits)| {
+    let taking = route.route.iter().zip(narrow).enumerate().filter(|(_, (one, _))| share(one) > 0);
+    let backends = taking.map(|(number, (one, mut edits))| {
         if single && route.rewrite.as_ref().is_some_and(|rewrite| rewrite.authority.is_some()) {
             edits.request.without_authority();
         }
@@ -86,7 +89,7 @@ fn forward(
         edits.response.then(&wide.response);
         l7::WeightedBackend {
             weight: share(one),
-            target: Some(rules.share(&one.destination, namespace, backends)),
+            target: Some(rules.share(&at.within(&format!("route[{number}].destination")), &one.destination, backends)),
             request_headers: edits.request.wire(),
             response_headers: edits.response.wire(),
             rewrite: None,
@@ -153,16 +156,18 @@ fn rewrite(written: &HttpRewrite) -> l7::Rewrite {
     }
 }
 
-fn mirrors(rules: &Rules<'_>, route: &HttpRoute, namespace: &str, backends: &mut Backends<'_>) -> Vec<l7::Mirror> {
+fn mirrors(rules: &Rules<'_>, at: &At<'_>, route: &HttpRoute, backends: &mut Backends<'_>) -> Vec<l7::Mirror> {
     let old = route.mirror_percent.or(route.mirror_percent_old);
     let single = route.mirror.iter().filter(|_| route.mirrors.is_empty()).map(|destination| {
         let share = route.mirror_percentage.as_ref().map(per_million);
-        (destination, share.or_else(|| old.map(|percent| percent.min(100) * 10_000)))
+        ("mirror".to_owned(), destination, share.or_else(|| old.map(|percent| percent.min(100) * 10_000)))
     });
-    let several = route.mirrors.iter().map(|one| (&one.destination, one.percentage.as_ref().map(per_million)));
-    let all = single.chain(several).filter(|(_, share)| *share != Some(0));
-    all.map(|(destination, share)| {
-        let target = match rules.target(destination, namespace, backends) {
+    let several = route.mirrors.iter().enumerate().map(|(number, one)| {
+        (format!("mirrors[{number}].destination"), &one.destination, one.percentage.as_ref().map(per_million))
+    });
+    let all = single.chain(several).filter(|(_, _, share)| *share != Some(0));
+    all.map(|(field, destination, share)| {
+        let target = match rules.target(&at.within(&field), destination, "so nothing is mirrored there", backends) {
             Ok(index) => mirror::Target::Backend(index),
             Err(error) => mirror::Target::Unusable(no_cluster(&error.to_string())),
         };

@@ -190,6 +190,30 @@ fn what_was_not_read_yet_is_not_taken_for_missing() {
 }
 
 #[test]
+fn options_without_effect_are_named() {
+    let ignored = |tls: &str| {
+        let model = fixture::model(&gateway(tls, ""), MeshSettings::default());
+        let one = model.world().gateways().next().unwrap().clone();
+        ignored_options(&effective(model.world(), &one)[0])
+    };
+    let with = |options: &str| ignored(&format!("{{certificateRefs: [{{name: cert}}], options: {{{options}}}}}"));
+    assert_eq!(with(""), None);
+    assert_eq!(with("gateway.istio.io/tls-terminate-mode: MUTUAL"), None);
+    // A slip of the pen leaves clients without certificates in.
+    let said = with("gateway.istio.io/tls-terminate-mod: MUTUAL, example.com/min-version: '1.3'").unwrap();
+    for name in ["gateway.istio.io/tls-terminate-mod", "example.com/min-version"] {
+        assert!(said.contains(&format!("{name:?} is no option that is known")), "{said}");
+    }
+    let said = with("gateway.istio.io/listener-protocol: auto-passthrough").unwrap();
+    assert!(said.contains("\"auto-passthrough\" has no effect"), "where TLS is ended: {said}");
+    let said =
+        with("gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL, gateway.istio.io/tls-cipher-suites: AES128-SHA");
+    assert!(said.unwrap().contains("tls-cipher-suites has no effect with certificates of the mesh"));
+    let said = ignored("{mode: Passthrough, options: {gateway.istio.io/tls-terminate-mode: MUTUAL}}").unwrap();
+    assert!(said.contains("tls-terminate-mode has no effect where TLS is passed on"), "{said}");
+}
+
+#[test]
 fn cipher_suites_of_the_option_are_told_and_the_rest_is_named() {
     let (certificate, key) = pem();
     let secret = secret("web", "cert", &[("tls.crt", &certificate), ("tls.key", &key)]);

@@ -214,6 +214,8 @@ impl Random {
             service_account: self.pick(&["", "sa"]).into(),
             workload_name: "vm".into(),
             redirected: self.coin(),
+            unhealthy: self.once_in(3),
+            registered: None,
             binding: self.binding(),
         }
     }

@@ -154,7 +154,10 @@ impl Random {
     }
 
     fn virtual_service(&mut self) -> Value {
-        let destination = json!({"host": self.virtual_host(), "subset": self.pick(&["", "v1", "v2"])});
+        let mut destination = json!({"host": self.virtual_host(), "subset": self.pick(&["", "v1", "v2"])});
+        if self.once_in(4) {
+            destination["port"] = json!({"number": self.pick(&[80, 81])});
+        }
         let route = json!([{"destination": destination}]);
         let hosts = if self.once_in(4) { json!([]) } else { json!([self.virtual_host()]) };
         let mut spec = json!({"hosts": hosts, "http": [{"match": [{"uri": {"prefix": "/a"}}], "route": route}]});
@@ -176,6 +179,11 @@ impl Random {
         let mut policy = json!({"connectionPool": {"http": {"maxRetries": 1 + self.below(3)}}});
         if self.once_in(3) {
             policy["tls"] = json!({"mode": "SIMPLE", "credentialName": self.pick(&["x", "y"])});
+        } else if self.once_in(4) {
+            policy["tls"] = json!({"mode": "ISTIO_MUTUAL"});
+        }
+        if self.once_in(3) {
+            policy["outlierDetection"] = json!({"maxEjectionPercent": self.pick(&[10, 40, 60])});
         }
         let subsets = json!([{"name": self.pick(&["v1", "v2"]), "labels": {"app": "web"}}]);
         let mut rule = json!({"host": host, "trafficPolicy": policy, "subsets": subsets});

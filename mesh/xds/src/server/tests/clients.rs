@@ -126,3 +126,39 @@ async fn older_and_unknown_methods_are_refused_in_plain_words() {
         assert!(refused.message().contains(part), "{}", refused.message());
     }
 }
+
+#[tokio::test]
+async fn each_of_many_that_come_between_changes_is_sent_what_there_is_then_in_order() {
+    let mesh = Mesh::start().await;
+    mesh.set(&[service("s"), workload("b", "1", Some("s")), workload("z", "1", None)]);
+    let ordered = async |expected: &[(&str, &str)]| {
+        for _ in 0..2 {
+            let mut client = mesh.open().await;
+            client.subscribe(ADDRESS, &[]).await;
+            let response = client.next().await;
+            let body = |one: &mesh_wire::discovery::Resource| one.resource.as_ref().unwrap().value.clone();
+            let sent: Vec<_> = response
+                .resources
+                .iter()
+                .map(|one| (one.name.clone(), String::from_utf8(body(one)).unwrap()))
+                .collect();
+            let sent: Vec<_> = sent.iter().map(|(name, body)| (name.as_str(), body.as_str())).collect();
+            assert_eq!(sent, expected);
+        }
+    };
+    // A service comes after all workloads, whatever its name.
+    ordered(&[("b", "W1"), ("z", "W1"), ("s", "Ss")]).await;
+    mesh.set(&[workload("a", "1", None), workload("z", "2", None)]);
+    ordered(&[("a", "W1"), ("b", "W1"), ("z", "W2"), ("s", "Ss")]).await;
+    mesh.unset(&[workload("b", "1", None)]);
+    ordered(&[("a", "W1"), ("z", "W2"), ("s", "Ss")]).await;
+    // What is for one only is not among what everybody shares.
+    let secret = Resource { audience: Some("ns/sa".into()), ..workload("m", "x", None) };
+    mesh.set(std::slice::from_ref(&secret));
+    ordered(&[("a", "W1"), ("z", "W2"), ("s", "Ss")]).await;
+    let mut entitled = mesh.open_as("ns/sa").await;
+    entitled.subscribe(ADDRESS, &[]).await;
+    assert_eq!(names(&entitled.next().await), ["a", "m", "z", "s"]);
+    mesh.unset(&[secret]);
+    ordered(&[("a", "W1"), ("z", "W2"), ("s", "Ss")]).await;
+}

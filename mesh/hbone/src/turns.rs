@@ -1,4 +1,4 @@
-//! Turns at TLS handshakes: so many for a pod, so many of them for one client. Who does not go on loses his turn to
+//! Turns at TLS handshakes: so many at one door, so many of them for one client. Who does not go on loses his turn to
 //! those who wait.
 
 mod queue;
@@ -10,48 +10,50 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use queue::{Bounds, Queue};
+use queue::Queue;
 
-use crate::limits::{POD_HANDSHAKES_MAX, SOURCE_HANDSHAKES_MAX, TURN_GRACE, TURN_GRACE_NEWCOMER};
-
-/// The turns of one pod. Shared by its workers.
+/// The turns at one door. Shared by workers.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub struct Turns {
     queue: Mutex<Queue<Arc<Notify>>>,
     since: Instant,
 }
 
+/// How many turns there are, and how long one is safe.
+#[derive(Debug, Clone, Copy)]
+pub struct TurnBounds {
+    /// Turns at once.
+    pub all: usize,
+    /// Those of them with one client, so that one client cannot take every turn.
+    pub source: usize,
+    /// A turn is safe for this long; after it, it goes to another client if one waits and has fewer turns.
+    pub grace: Duration,
+    /// As long when the one who waits has no turn at all and the holder's client has several.
+    pub grace_newcomer: Duration,
+}
+
 /// Leave to do one handshake, or a place in the queue; given back on drop.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub struct Turn<'a> {
     turns: &'a Turns,
     id: u64,
     /// Rings when the turn has come, and once more when it must be given up.
     bell: Arc<Notify>,
 }
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self::new(Bounds {
-            all: POD_HANDSHAKES_MAX,
-            source: SOURCE_HANDSHAKES_MAX,
-            grace: TURN_GRACE,
-            grace_newcomer: TURN_GRACE_NEWCOMER,
-        })
-    }
-}
-
 impl Turns {
-    fn new(bounds: Bounds) -> Self {
+    /// All of them free.
+    #[must_use]
+    pub fn new(bounds: TurnBounds) -> Self {
         Self { queue: Mutex::new(Queue::new(bounds)), since: Instant::now() }
     }
 
-    /// Waits for a turn. Clients with few turns come first; while somebody waits at the pod's bound, those who have held
+    /// Waits for a turn. Clients with few turns come first; while somebody waits at the bound of all, those who have held
     /// theirs for longest are told to give it up.
     ///
     /// # Cancel safety
     /// Cancel-safe; the place in the queue is lost.
-    pub(crate) async fn take(&self, source: IpAddr) -> Turn<'_> {
+    pub async fn take(&self, source: IpAddr) -> Turn<'_> {
         let bell = Arc::new(Notify::new());
         let (id, mut has_turn) = self.queue().join(source, bell.clone(), self.since.elapsed());
         let turn = Turn { turns: self, id, bell };
@@ -82,7 +84,7 @@ impl Turn<'_> {
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub(crate) async fn lost(&self) {
+    pub async fn lost(&self) {
         self.bell.notified().await;
     }
 }
@@ -102,38 +104,47 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
+    const ALL: usize = 256;
+    const SOURCE: usize = 32;
+    const GRACE: Duration = Duration::from_secs(1);
+    const GRACE_NEWCOMER: Duration = Duration::from_millis(250);
+
+    fn turns() -> Turns {
+        Turns::new(TurnBounds { all: ALL, source: SOURCE, grace: GRACE, grace_newcomer: GRACE_NEWCOMER })
+    }
+
     fn client(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_client_cannot_take_every_turn() {
-        let turns = Turns::default();
+        let turns = turns();
         let take = |last| turns.take(client(last)).now_or_never();
-        let mut held: Vec<_> = (0..SOURCE_HANDSHAKES_MAX).map(|_| take(1).expect("a turn")).collect();
+        let mut held: Vec<_> = (0..SOURCE).map(|_| take(1).expect("a turn")).collect();
         let mut waiting = Box::pin(turns.take(client(1)));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(take(2).expect("others are not affected"));
         held.pop();
         drop(waiting.now_or_never().expect("the next in the queue"));
-        let others = POD_HANDSHAKES_MAX / SOURCE_HANDSHAKES_MAX;
+        let others = ALL / SOURCE;
         for last in 2..=u8::try_from(others).unwrap() {
-            held.extend((0..SOURCE_HANDSHAKES_MAX).map(|_| take(last).expect("a turn")));
+            held.extend((0..SOURCE).map(|_| take(last).expect("a turn")));
         }
         drop(take(100).expect("the one that was given back"));
         held.push(take(1).expect("a turn"));
-        assert!(take(100).is_none(), "the pod's own bound");
+        assert!(take(100).is_none(), "the bound of all");
         drop(held);
         assert!(turns.queue().is_empty(), "nothing is kept of clients that left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_crowd_that_stalls_does_not_keep_a_newcomer_waiting() {
-        let turns = Turns::default();
-        let crowd = POD_HANDSHAKES_MAX / SOURCE_HANDSHAKES_MAX;
+        let turns = turns();
+        let crowd = ALL / SOURCE;
         let mut held = Vec::new();
         for last in 1..=u8::try_from(crowd).unwrap() {
-            for _ in 0..SOURCE_HANDSHAKES_MAX {
+            for _ in 0..SOURCE {
                 held.push(turns.take(client(last)).await);
             }
         }
@@ -147,15 +158,15 @@ mod tests {
             turn = newcomer => drop(turn),
         }
         let waited = started.elapsed();
-        assert!(waited <= TURN_GRACE_NEWCOMER + 2 * LOOK_AROUND, "{waited:?}");
+        assert!(waited <= GRACE_NEWCOMER + 2 * LOOK_AROUND, "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_sent_away_while_nobody_waits() {
-        let turns = Turns::default();
-        let held: Vec<_> = (0..SOURCE_HANDSHAKES_MAX).filter_map(|_| turns.take(client(1)).now_or_never()).collect();
+        let turns = turns();
+        let held: Vec<_> = (0..SOURCE).filter_map(|_| turns.take(client(1)).now_or_never()).collect();
         // At its own bound a client waits for itself.
-        let own = tokio::time::timeout(TURN_GRACE * 20, turns.take(client(1))).await;
+        let own = tokio::time::timeout(GRACE * 20, turns.take(client(1))).await;
         assert!(own.is_err());
         assert!(held.iter().all(|turn| turn.lost().now_or_never().is_none()));
     }

@@ -4,23 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How many, and how long before one may be sent away.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// Turns at once.
-    pub(super) all: usize,
-    /// Those of them with one client.
-    pub(super) source: usize,
-    /// A turn is safe for this long.
-    pub(super) grace: Duration,
-    /// As long when the one who waits has no turn at all and the holder's client has several.
-    pub(super) grace_newcomer: Duration,
-}
+use super::TurnBounds;
 
 /// Everybody who has a turn or waits for one. `B` is what rings for them.
 #[derive(Debug)]
 pub(super) struct Queue<B> {
-    bounds: Bounds,
+    bounds: TurnBounds,
     next_id: u64,
     /// By age.
     entries: BTreeMap<u64, Entry<B>>,
@@ -48,7 +37,7 @@ enum State {
 }
 
 impl<B: Clone> Queue<B> {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: TurnBounds) -> Self {
         Self { bounds, next_id: 0, entries: BTreeMap::new(), held: HashMap::new(), turns: 0, next_look: Duration::ZERO }
     }
 
@@ -106,7 +95,7 @@ impl<B: Clone> Queue<B> {
         let waiting = waiting.map(|(id, entry)| (self.held_by(entry.source), *id));
         // On behalf of the one who is next, whoever asks.
         let (own, _) = waiting.min().filter(|(own, _)| *own < self.bounds.source)?;
-        let Bounds { grace, grace_newcomer, .. } = self.bounds;
+        let TurnBounds { grace, grace_newcomer, .. } = self.bounds;
         let overdue = self.entries.iter().filter_map(|(id, entry)| {
             let State::Turn(since) = entry.state else { return None };
             let held = self.held_by(entry.source);
@@ -143,8 +132,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BOUNDS: Bounds =
-        Bounds { all: 4, source: 3, grace: Duration::from_millis(1000), grace_newcomer: Duration::from_millis(250) };
+    const BOUNDS: TurnBounds = TurnBounds {
+        all: 4,
+        source: 3,
+        grace: Duration::from_millis(1000),
+        grace_newcomer: Duration::from_millis(250),
+    };
 
     fn client(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
