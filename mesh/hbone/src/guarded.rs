@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::frames::{Frames, Kind};
 use crate::hygiene::{Flood, Hygiene, Speaker};
@@ -27,6 +28,7 @@ pub struct Guarded<T> {
     since: Instant,
     /// [`Frame::cost`](crate::frames::Frame::cost) of what was handed out and not yet paid for.
     owed: u32,
+    pace: Option<Pace>,
     /// Read and not yet handed out: frames that are worth more than one turn of the task.
     waiting: BytesMut,
     verdict: Verdict,
@@ -56,6 +58,35 @@ impl Verdict {
     }
 }
 
+/// How fast the peer of a tunnel may be. Whoever sends more small frames than any tunnel has use for keeps a worker busy
+/// until the budgets end that: it waits in between instead, for its own connection alone.
+struct Pace {
+    /// [`Frame::cost`](crate::frames::Frame::cost) since `began`.
+    spent: u32,
+    began: Instant,
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { spent: 0, began: Instant::now(), rest: None }
+    }
+
+    /// Waits where too much was spent in too short a time.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.spent < COST_PER_ROUND {
+            return Poll::Ready(());
+        }
+        let over = self.began + ROUND;
+        if self.rest.is_some() || Instant::now() < over {
+            let rest = self.rest.get_or_insert_with(|| Box::pin(sleep_until(over)));
+            ready!(rest.as_mut().poll(cx));
+        }
+        *self = Self::new();
+        Poll::Ready(())
+    }
+}
+
 impl<T> Guarded<T> {
     /// Guards what a server of tunnels reads.
     #[must_use]
@@ -77,6 +108,7 @@ impl<T> Guarded<T> {
             hygiene,
             since: Instant::now(),
             owed: 0,
+            pace: (speaker == Speaker::Tunnel).then(Pace::new),
             waiting: BytesMut::new(),
             verdict: Verdict::default(),
         }
@@ -90,9 +122,12 @@ impl<T> Guarded<T> {
 
     /// Counts frames until they are worth a turn, and tells how many bytes may be handed out.
     fn count(&mut self, bytes: &[u8]) -> Result<usize, Flood> {
-        let Self { frames, hygiene, since, owed, verdict, .. } = self;
+        let Self { frames, hygiene, since, owed, pace, verdict, .. } = self;
         frames.feed(bytes, |frame| {
             *owed = owed.saturating_add(frame.cost());
+            if let Some(pace) = pace {
+                pace.spent = pace.spent.saturating_add(frame.cost());
+            }
             if frame.kind == Kind::Data {
                 verdict.0.data_bytes.fetch_add(frame.bytes.into(), Ordering::Relaxed);
             }
@@ -140,6 +175,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
             return Poll::Pending;
         }
         ready!(this.poll_pay(cx));
+        if let Some(pace) = &mut this.pace {
+            ready!(pace.poll_rest(cx));
+        }
         let before = out.filled().len();
         let counted = if this.waiting.is_empty() {
             ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
@@ -191,6 +229,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
 const COST_PER_UNIT: u32 = 2;
 /// The library handles all that one read gives it before it asks for more, so that this bounds what it does in a row.
 const COST_AT_ONCE: u32 = 64;
+/// What a tunnel may cost in each [`ROUND`]: 256,000 small frames a second, or 32,000 requests, several times what a
+/// worker gets through when they are of use.
+const COST_PER_ROUND: u32 = 2_048;
+const ROUND: Duration = Duration::from_millis(8);
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +259,24 @@ mod tests {
         let all = tokio::time::timeout(std::time::Duration::from_secs(1), guarded.read_exact(&mut read)).await;
         assert!(all.is_err(), "handed out in spite of the flood");
         assert!(verdict.flood().unwrap().to_string().contains("PING"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_of_small_frames_is_paced_and_one_of_large_frames_is_not() {
+        for (speaker, length, frames, least, most) in [
+            (Speaker::Tunnel, 1_u8, 20_000, 60, 100),
+            (Speaker::Tunnel, 200, 1_500, 0, 0),
+            (Speaker::Application, 1, 20_000, 0, 0),
+        ] {
+            let (mut peer, io) = tokio::io::duplex(1 << 20);
+            let mut guarded = Guarded::new(io, Frames::at_once(), speaker);
+            let frame = [&[0, 0, length, 0, 0, 0, 0, 0, 1][..], &vec![7; length.into()]].concat();
+            peer.write_all(&frame.repeat(frames)).await.unwrap();
+            let began = Instant::now();
+            guarded.read_exact(&mut vec![0; frame.len() * frames]).await.unwrap();
+            let took = began.elapsed().as_millis();
+            assert!((least..=most).contains(&took), "{speaker:?}, {frames} frames of {length} bytes took {took} ms");
+        }
     }
 
     #[tokio::test]

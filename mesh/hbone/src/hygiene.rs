@@ -167,7 +167,7 @@ impl Budget {
             (Self::Continuation, Speaker::Application) => (10_000, 5_000),
             (Self::Other, _) => (1_000, 100),
             // A mistaken client finds out with the first; each costs us an answer and a line in the log.
-            (Self::WrongRequest, _) => (100, 10),
+            (Self::WrongRequest, _) => (20, 5),
         };
         Allowance { burst, per_second }
     }
