@@ -48,7 +48,8 @@ isolated_test! {
         kept.write_all(b"x").await.unwrap();
         assert_eq!(kept.read_u8().await.unwrap(), b'x', "others are not concerned");
         world.metric(&["istio_crl_policy_rejections_total", "reporter=\"destination\""]).await;
-        assert!(world.log().contains("certificate was taken back"), "{}", world.log());
+        let said = async |world: &World| world.log().contains("certificate was taken back");
+        world.eventually("the log says why", said).await;
 
         world.revoke(&[]);
         world.eventually("it may call again", async |_| revoked.open(DB).await.is_ok()).await;
