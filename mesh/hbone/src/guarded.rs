@@ -256,7 +256,7 @@ mod tests {
         let flood = pings(200);
         peer.write_all(&flood).await.unwrap();
         let mut read = vec![0; flood.len()];
-        let all = tokio::time::timeout(std::time::Duration::from_secs(1), guarded.read_exact(&mut read)).await;
+        let all = tokio::time::timeout(Duration::from_secs(1), guarded.read_exact(&mut read)).await;
         assert!(all.is_err(), "handed out in spite of the flood");
         assert!(verdict.flood().unwrap().to_string().contains("PING"));
     }
