@@ -33,10 +33,10 @@ pub const TURN_GRACE_NEWCOMER: Duration = Duration::from_millis(250);
 pub const POD_UNPROVEN_MAX: usize = 1_024;
 /// From the accept to the last byte of the client's hello.
 pub const HELLO_BUDGET: Duration = Duration::from_secs(5);
-/// Connections that one worker accepts for one pod on one port. Faster ones wait in the kernel's queue, at the cost of
+/// Connections that one thread accepts for one pod on one port. Faster ones wait in the kernel's queue, at the cost of
 /// this pod alone.
 pub const POD_ACCEPTS: Allowance = Allowance { burst: 2_000, per_second: 5_000 };
-/// Connections accepted, and streams of one tunnel begun, before other tasks of the worker get on.
+/// Connections accepted, and streams of one tunnel begun, before other tasks of the thread get on.
 pub const STARTS_IN_A_ROW_MAX: u32 = 8;
 /// How long a listener that hands over takes connections whose handshakes were under way. Longer than a round trip
 /// with one loss of the client's last packet on a link within the cluster.

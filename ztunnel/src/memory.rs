@@ -41,11 +41,11 @@ async fn on_each_thread(workers: &Workers) {
 
 /// What each thread made of `work`; those that have ended are left out.
 async fn run_on_each<T: Send + 'static>(workers: &Workers, work: fn() -> T) -> Vec<T> {
-    let mut results = Vec::with_capacity(workers.count() + 1);
-    for index in 0..workers.count() {
+    let mut results = Vec::new();
+    for seat in workers.seats() {
         let (done, result) = oneshot::channel();
         let job = move || async move { drop(done.send(work())) };
-        if workers.spawn(index, job).await.is_ok() {
+        if workers.spawn(seat, job).await.is_ok() {
             results.extend(result.await);
         }
     }

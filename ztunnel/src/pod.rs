@@ -1,6 +1,7 @@
-//! One enrolled pod: its listeners on every worker, its tunnels, its live connections.
+//! One enrolled pod: its listeners on every worker and on one acceptor, its tunnels, its live connections.
 
 mod accept;
+pub(crate) mod acceptor;
 mod door;
 mod learn;
 pub(crate) mod listen;
@@ -38,10 +39,10 @@ use crate::limits::{
 };
 use crate::shared::Shared;
 use crate::state::Workload;
-use crate::workers::WorkerGone;
+use crate::workers::{Seat, WorkerGone};
+use acceptor::{Arriving, PodAcceptor};
 use door::Places;
 use listen::PodListeners;
-use pace::Pace;
 use tasks::Tasks;
 use tunnels::Tunnels;
 
@@ -123,8 +124,6 @@ pub(crate) struct PodWorker {
     pub(crate) pool: Pool<HboneDialer>,
     /// Its connections and tunnels on this worker.
     pub(crate) tasks: Rc<Tasks>,
-    /// Of TLS accepts, the costliest that a client can ask for.
-    pub(crate) pace: Pace,
     /// The pod's own baggage header, for the record it was made from.
     baggage: RefCell<Option<(Arc<Workload>, Option<HeaderValue>)>>,
 }
@@ -153,7 +152,7 @@ impl PodProxy {
         }
         let workers = shared.workers.count();
         let home = worker_of(&spec.uid, workers);
-        let listeners = PodListeners::bind(&spec, listening, &settings, Places { workers, home })?;
+        let bound = PodListeners::bind(&spec, listening, &settings, Places { workers, home })?;
         let dns = if listening.dns { Some(bind_dns(&spec, &shared.config.dns_addrs, &settings)?) } else { None };
         let live = Arc::new(PodConnections::default());
         let drain_deadline = settings.drain_deadline;
@@ -173,15 +172,24 @@ impl PodProxy {
         let (drain, watch) = drain::channel();
         // From here on dropping the proxy undoes everything.
         let proxy = Self { uid: spec.uid, drain: Mutex::new(Some(drain)), live, drain_deadline };
-        for (index, listeners) in listeners.into_iter().enumerate() {
+        let mut onward = Vec::with_capacity(workers);
+        for (index, listeners) in bound.workers.into_iter().enumerate() {
             let (pod, shared_there, watch) = (pod.clone(), shared.clone(), watch.clone());
-            let serve = move || async move { PodWorker::new(pod, shared_there).serve(listeners, watch).await };
-            shared.workers.spawn(index, serve).await?;
+            let (proven, arriving) = acceptor::channel();
+            onward.push(proven);
+            let serve =
+                move || async move { PodWorker::new(pod, shared_there).serve(listeners, arriving, watch).await };
+            shared.workers.spawn(Seat::Worker(index), serve).await?;
+        }
+        if let Some(door) = bound.hbone {
+            let (pod, shared_there, watch) = (pod.clone(), shared.clone(), watch.clone());
+            let serve = move || PodAcceptor::new(pod, shared_there, home, onward).serve(door, watch);
+            shared.workers.spawn(Seat::Acceptor(worker_of(&proxy.uid, shared.workers.acceptors())), serve).await?;
         }
         if let Some(sockets) = dns {
             let (pod, shared_there, watch) = (pod.clone(), shared.clone(), watch.clone());
             let serve = move || dns::serve(pod, shared_there, sockets, watch);
-            shared.workers.spawn(home, serve).await?;
+            shared.workers.spawn(Seat::Worker(home), serve).await?;
         }
         tokio::spawn(watch::judge_connections(Arc::downgrade(&pod), gone, shared));
         Ok(proxy)
@@ -224,6 +232,15 @@ impl Pod {
         let snapshot = shared.state.snapshot();
         snapshot.local_workload(&self.name, &self.namespace, &self.service_account).cloned()
     }
+
+    /// The pod's record, waiting for it as long as a connection may.
+    pub(crate) async fn await_workload(&self, shared: &Shared) -> Option<Arc<Workload>> {
+        if let Some(workload) = self.workload(shared) {
+            return Some(workload);
+        }
+        let Self { name, namespace, service_account, .. } = self;
+        shared.state.await_local_workload(name, namespace, service_account).await
+    }
 }
 
 impl PodWorker {
@@ -237,17 +254,12 @@ impl PodWorker {
         ));
         let dialer = HboneDialer::new(sockets.clone(), shared.certs.clone()).with_crl(shared.crl.clone());
         let pool = Pool::new(dialer, settings.hbone.clone());
-        let pace = Pace::of_this_worker(shared.workers.costly());
-        Rc::new(Self { pod, shared, sockets, pool, tasks: Rc::default(), pace, baggage: RefCell::default() })
+        Rc::new(Self { pod, shared, sockets, pool, tasks: Rc::default(), baggage: RefCell::default() })
     }
 
-    /// The pod's record, waiting for it as long as a connection may.
+    /// See [`Pod::await_workload`].
     pub(crate) async fn await_workload(&self) -> Option<Arc<Workload>> {
-        if let Some(workload) = self.pod.workload(&self.shared) {
-            return Some(workload);
-        }
-        let Pod { name, namespace, service_account, .. } = &*self.pod;
-        self.shared.state.await_local_workload(name, namespace, service_account).await
+        self.pod.await_workload(&self.shared).await
     }
 
     /// The `baggage` header that describes `workload`, which is the pod's own.
@@ -263,7 +275,7 @@ impl PodWorker {
         header
     }
 
-    async fn serve(self: Rc<Self>, listeners: PodListeners, mut watch: DrainWatch) {
+    async fn serve(self: Rc<Self>, listeners: PodListeners, arriving: Arriving, mut watch: DrainWatch) {
         tokio::select! {
             () = self.shared.until_synced() => {}
             _ = watch.signaled() => return,
@@ -271,7 +283,7 @@ impl PodWorker {
         if self.shared.crl.is_some() {
             tokio::task::spawn_local(watch::cut_revoked_tunnels(Rc::downgrade(&self)));
         }
-        listeners.accept(self, watch).await;
+        listeners.accept(self, arriving, watch).await;
     }
 }
 

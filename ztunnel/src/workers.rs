@@ -1,26 +1,36 @@
-//! The threads that carry traffic: each a single-threaded runtime of its own.
+//! The threads that carry traffic, and those that shake hands: each a single-threaded runtime of its own.
 //!
-//! A connection, its stream and its tunnel stay on the worker that accepted it, so that no byte and no request wakes
-//! another thread.
+//! A connection, its stream and its tunnel stay on one worker, so that no byte and no request wakes another thread.
+//! Clients that have not proven who they are never reach a worker: acceptors, which stand back behind the workers, hear
+//! them and compute for them.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mesh_sys::thread::ThreadClock;
+use mesh_sys::thread::{ThreadClock, stand_back};
 use tokio::runtime::{Builder, LocalOptions, RuntimeMetrics};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::limits::WORKER_QUEUE_MAX;
 
-/// The worker threads of the process. They end when this value is dropped.
+/// The worker threads of the process, and the acceptors. They end when this value is dropped.
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<Worker>,
-    costly: Arc<Semaphore>,
+    acceptors: Vec<Worker>,
+}
+
+/// One of the threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// Carries traffic.
+    Worker(usize),
+    /// Shakes hands.
+    Acceptor(usize),
 }
 
 #[derive(Debug)]
@@ -35,72 +45,98 @@ type Job = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 /// The worker threads are gone: the process is ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("worker {index} has ended")]
+#[error("thread {name} has ended")]
 pub struct WorkerGone {
     /// Which one.
-    pub index: usize,
+    pub name: Seat,
 }
 
 impl Workers {
-    /// Starts `count` threads, at least one.
+    /// Starts `count` workers, at least one, and half as many acceptors: whoever makes us compute leaves processors to
+    /// others.
     ///
     /// # Errors
     /// The system gives no more threads, or no event queue for one.
     pub fn start(count: usize) -> io::Result<Self> {
-        let workers: Vec<_> = (0..count.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
-        let costly = Arc::new(Semaphore::new((workers.len() / 2).max(1)));
-        Ok(Self { workers, costly })
+        let start = |seats: Vec<Seat>| seats.into_iter().map(Worker::start).collect::<io::Result<_>>();
+        Ok(Self {
+            workers: start((0..count.max(1)).map(Seat::Worker).collect())?,
+            acceptors: start((0..(count / 2).max(1)).map(Seat::Acceptor).collect())?,
+        })
     }
 
-    /// How many there are.
+    /// How many workers there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.workers.len()
     }
 
-    /// How busy each is.
+    /// How many acceptors there are.
+    pub(crate) fn acceptors(&self) -> usize {
+        self.acceptors.len()
+    }
+
+    /// All threads.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
+        let acceptors = (0..self.acceptors.len()).map(Seat::Acceptor);
+        (0..self.workers.len()).map(Seat::Worker).chain(acceptors)
+    }
+
+    /// How busy each thread is, with its name: workers have numbers.
     #[must_use]
-    pub fn metrics(&self) -> Vec<RuntimeMetrics> {
-        self.workers.iter().map(|worker| worker.metrics.clone()).collect()
+    pub fn metrics(&self) -> Vec<(String, RuntimeMetrics)> {
+        let label = |seat: Seat| match seat {
+            Seat::Worker(index) => index.to_string(),
+            Seat::Acceptor(_) => seat.to_string(),
+        };
+        let of = |seat: Seat| Some((label(seat), self.at(seat)?.metrics.clone()));
+        self.seats().filter_map(of).collect()
     }
 
-    /// Leaves to compute something costly, for half of them at once: whoever makes us compute leaves processors to others.
-    pub(crate) fn costly(&self) -> Arc<Semaphore> {
-        self.costly.clone()
+    fn at(&self, seat: Seat) -> Option<&Worker> {
+        match seat {
+            Seat::Worker(index) => self.workers.get(index),
+            Seat::Acceptor(index) => self.acceptors.get(index),
+        }
     }
 
-    /// CPU time that each has used.
+    /// CPU time that each worker has used.
     pub(crate) fn used(&self) -> impl Iterator<Item = Duration> {
         self.workers.iter().map(|worker| worker.clock.used())
     }
 
-    /// Hands `job` to worker `index`; what it returns runs there, beside everything else.
+    /// Hands `job` to a thread; what it returns runs there, beside everything else.
     ///
     /// # Errors
     /// [`WorkerGone`].
     ///
     /// # Cancel safety
     /// A job that was not yet handed over is dropped.
-    pub async fn spawn<F, J>(&self, index: usize, job: J) -> Result<(), WorkerGone>
+    pub(crate) async fn spawn<F, J>(&self, seat: Seat, job: J) -> Result<(), WorkerGone>
     where
         J: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()> + 'static,
     {
-        let gone = WorkerGone { index };
-        let jobs = self.workers.get(index).and_then(|worker| worker.jobs.as_ref()).ok_or(gone)?;
+        let gone = WorkerGone { name: seat };
+        let jobs = self.at(seat).and_then(|worker| worker.jobs.as_ref()).ok_or(gone)?;
         jobs.send(Box::new(move || Box::pin(job()))).await.map_err(|_| gone)
     }
 }
 
 impl Worker {
-    fn start(index: usize) -> io::Result<Self> {
+    fn start(seat: Seat) -> io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(WORKER_QUEUE_MAX);
         let runtime = || {
             let mut builder = Builder::new_current_thread();
             builder.enable_all().event_interval(TASKS_IN_A_ROW_MAX).build_local(LocalOptions::default())
         };
         let (report, started) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let thread = std::thread::Builder::new().name(seat.to_string()).spawn(move || {
+            if matches!(seat, Seat::Acceptor(_))
+                && let Err(error) = stand_back(ACCEPTORS_STAND_BACK)
+            {
+                tracing::warn!(%error, "handshakes compete with traffic");
+            }
             let (runtime, clock) = match runtime().and_then(|runtime| Ok((runtime, ThreadClock::of_this_thread()?))) {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -132,26 +168,42 @@ impl Drop for Worker {
     }
 }
 
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Worker(index) => write!(f, "worker-{index}"),
+            Self::Acceptor(index) => write!(f, "accept-{index}"),
+        }
+    }
+}
+
+/// Steps of nice(2). A tenth of a processor is left to handshakes that compete with traffic for it.
+const ACCEPTORS_STAND_BACK: i32 = 10;
 /// Tasks that run before sockets are looked at again: what is ready there waits for so many at most.
 const TASKS_IN_A_ROW_MAX: u32 = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn jobs_run_on_the_worker_they_are_given_to() {
         let workers = Workers::start(2).unwrap();
-        let (sender, mut names) = mpsc::channel(2);
-        for index in 0..2 {
+        let (sender, mut names) = mpsc::channel(3);
+        for seat in workers.seats() {
             let sender = sender.clone();
             let name = || std::thread::current().name().unwrap().to_owned();
-            workers.spawn(index, move || async move { sender.send(name()).await.unwrap() }).await.unwrap();
+            workers.spawn(seat, move || async move { sender.send(name()).await.unwrap() }).await.unwrap();
         }
-        let mut seen = [names.recv().await.unwrap(), names.recv().await.unwrap()];
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(names.recv().await.unwrap());
+        }
         seen.sort();
-        assert_eq!(seen, ["worker-0", "worker-1"]);
-        assert_eq!(workers.spawn(2, || async {}).await, Err(WorkerGone { index: 2 }));
+        assert_eq!(seen, ["accept-0", "worker-0", "worker-1"]);
+        let nobody = Seat::Worker(2);
+        assert_eq!(workers.spawn(nobody, || async {}).await, Err(WorkerGone { name: nobody }));
     }
 
     #[tokio::test]
@@ -160,7 +212,7 @@ mod tests {
         let (sender, mut done) = mpsc::channel(1);
         let held = workers.clone();
         workers
-            .spawn(0, move || async move {
+            .spawn(Seat::Worker(0), move || async move {
                 // Waits until the test has let go.
                 while Arc::strong_count(&held) > 1 {
                     tokio::task::yield_now().await;
@@ -177,9 +229,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_one_job_leaves_the_worker_alive() {
         let workers = Workers::start(1).unwrap();
-        workers.spawn(0, || async { panic!("on purpose") }).await.unwrap();
+        workers.spawn(Seat::Worker(0), || async { panic!("on purpose") }).await.unwrap();
         let (sender, answer) = tokio::sync::oneshot::channel();
-        workers.spawn(0, move || async move { sender.send(7).unwrap() }).await.unwrap();
+        workers.spawn(Seat::Worker(0), move || async move { sender.send(7).unwrap() }).await.unwrap();
         assert_eq!(answer.await.unwrap(), 7);
     }
 }

@@ -28,6 +28,11 @@ impl<T> ReadAhead<T> {
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
+
+    /// The socket. What was read ahead stays here.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for ReadAhead<T> {

@@ -10,6 +10,7 @@ pub mod packet;
 pub mod process;
 pub mod rest;
 pub mod reuseport;
+pub mod roaming;
 pub mod route;
 pub mod seqpacket;
 pub mod socket;

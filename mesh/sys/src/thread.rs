@@ -1,4 +1,4 @@
-//! What a thread has used of the processor.
+//! What a thread uses of the processor.
 
 use std::io;
 use std::time::Duration;
@@ -37,9 +37,36 @@ impl ThreadClock {
     }
 }
 
+/// From now on the calling thread stands back behind the others of its group by so many steps of nice(2). It still gets
+/// a share when all of them are busy.
+///
+/// # Errors
+/// The system's error of setpriority(2).
+pub fn stand_back(steps: i32) -> io::Result<()> {
+    #[allow(unsafe_code)] // the call has no safe wrapper
+    // SAFETY: setpriority(2) takes integers; on Linux 0 is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, steps) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thread_stands_back_and_no_other() {
+        let nice = || {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", nix::unistd::gettid())).unwrap();
+            // Field 19, counted from field 3.
+            stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+        };
+        let before = nice();
+        let there = std::thread::spawn(move || {
+            stand_back(before + 3).unwrap();
+            nice()
+        });
+        assert_eq!((there.join().unwrap(), nice()), (before + 3, before));
+    }
 
     #[test]
     fn each_thread_is_counted_by_itself() {

@@ -135,18 +135,32 @@ impl Picker {
             return Some((called, 0));
         }
         let excluded = if context.remote_localities { excluded_levels(context.tried) } else { 0 };
-        let mut choice = None;
-        for _ in 0..=REPICKS_MAX {
+        let hashed = context.hash.is_some() && self.is_hashing();
+        for _ in 0..REPICKS_MAX {
             let level = self.choose_level(random, excluded)?;
             let position = self.in_level(level, context, random, now)?;
-            choice = Some((position, level));
-            let hashed = context.hash.is_some() && self.is_hashing();
-            let tried = || self.set.host(position).is_some_and(|host| context.tried.iter().any(|t| t.is_same(host)));
-            if hashed || context.tried.is_empty() || !tried() {
-                break;
+            if hashed || !self.was_tried(position, context.tried) {
+                return Some((position, level));
             }
         }
-        choice
+        let level = self.choose_level(random, excluded)?;
+        let anybody = || self.in_level(level, context, random, now);
+        Some((self.untried(level, context.tried, random).or_else(anybody)?, level))
+    }
+
+    fn was_tried(&self, position: u32, tried: &[Picked]) -> bool {
+        !tried.is_empty() && self.set.host(position).is_some_and(|host| tried.iter().any(|t| t.is_same(host)))
+    }
+
+    /// Chance alone would sometimes return to an endpoint that has just failed although another is left. Looks at no
+    /// more endpoints than were tried, and one.
+    fn untried(&self, level: u32, tried: &[Picked], random: &Random) -> Option<u32> {
+        let groups = &self.levels.get(level as usize)?.groups;
+        groups.iter().filter(|group| group.weight > 0).find_map(|group| {
+            let start = random.below(count(group.hosts.len())) as usize;
+            let from_start = group.hosts.iter().cycle().skip(start).take(group.hosts.len().min(tried.len() + 1));
+            from_start.copied().find(|position| !self.was_tried(*position, tried))
+        })
     }
 
     /// Whether a level that was picked uses endpoints that are not healthy.
@@ -312,8 +326,8 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// Picks again so often when who was picked was tried already, then takes anybody.
-const REPICKS_MAX: u32 = 5;
+/// Picks so often until it is somebody who was not tried yet, then looks for one.
+const REPICKS_MAX: u32 = 6;
 
 #[cfg(test)]
 mod tests;

@@ -1,25 +1,20 @@
-//! One tunnel connection: TLS with the pod's certificate, HTTP/2, and a task for each stream.
+//! One tunnel connection after TLS: HTTP/2, and a task for each stream.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_core::Identity;
-use mesh_core::addr::canonical;
 use mesh_core::drain::{DrainMode, DrainWatch};
-use mesh_hbone::read_ahead::ReadAhead;
-use mesh_hbone::{ConnectRequest, HboneError, ServerConnection, tls};
-use mesh_identity::Reporter;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use mesh_hbone::{ConnectRequest, HboneError, ServerConnection};
 
+use super::handshake::{Encrypted, Proven, TOO_MANY};
 use super::stream::{self, Arrival};
 use crate::connections::{Denial, Proof, Registered, Subject, revoked};
 use crate::joined::{Work, in_stages};
-use crate::limits::{FAREWELL_BUDGET, HANDSHAKE_BUDGET, HELLO_BUDGET, STARTS_IN_A_ROW_MAX};
+use crate::limits::{FAREWELL_BUDGET, STARTS_IN_A_ROW_MAX};
 use crate::pod::PodWorker;
-use crate::pod::listen::Accepted;
 use crate::pod::tunnels::Place;
 use crate::report::{Direction, SocketGuard};
 
@@ -37,33 +32,32 @@ pub(super) struct Tunnel {
     _socket: SocketGuard,
 }
 
-type H2 = ServerConnection<TlsStream<ReadAhead<TcpStream>>>;
+type H2 = ServerConnection<Encrypted>;
 
 /// What a tunnel brings next.
 type Next = Option<Result<ConnectRequest, HboneError>>;
 
-/// One tunnel from acceptance to its last stream.
-pub(crate) fn serve(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: DrainWatch) -> Work {
-    in_stages(open(worker, accepted, place, drain))
+/// One tunnel from when its client is known to its last stream.
+pub(crate) fn serve(worker: Rc<PodWorker>, proven: Box<Proven>, drain: DrainWatch) -> Work {
+    in_stages(open(worker, proven, drain))
 }
 
 /// Everything up to the first stream.
-async fn open(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: DrainWatch) -> Option<Work> {
-    let socket = worker.shared.report.socket_opened(Direction::Inbound);
-    let peer = accepted.peer;
-    let local = match accepted.tcp.local_addr() {
-        Ok(local) => canonical(local),
-        Err(error) => {
-            tracing::debug!(%peer, %error, "tunnel was gone before it was accepted");
-            return None;
-        }
+async fn open(worker: Rc<PodWorker>, proven: Box<Proven>, drain: DrainWatch) -> Option<Work> {
+    let Proven { mut stream, peer, local, identity, proof, place, socket } = *proven;
+    let arrived = stream.get_mut().0.get_mut().arrive();
+    let settings = place.share(&worker.pod.settings.hbone);
+    let preface = async {
+        arrived.map_err(|error| format!("connection cannot be taken over: {error}"))?;
+        let h2 = ServerConnection::handshake(stream, &settings);
+        h2.await.map_err(|error| format!("HTTP/2 handshake failed: {error}"))
     };
     let done = tokio::select! {
-        done = handshake(&worker, accepted.tcp, peer.ip(), &place) => done,
-        () = place.told_to_leave() => Err("handshake was cut: the pod, or the client, has too many tunnels".to_owned()),
+        done = preface => done,
+        () = place.told_to_leave() => Err(TOO_MANY.to_owned()),
     };
     match done {
-        Ok(Proven { h2, identity, proof }) => {
+        Ok(h2) => {
             place.proven();
             let proof = Arc::new(proof);
             let watched = worker.pod.live.register_tunnel(proof.clone());
@@ -79,46 +73,6 @@ async fn open(worker: Rc<PodWorker>, accepted: Accepted, place: Place, drain: Dr
             None
         }
     }
-}
-
-/// A tunnel whose two ends know each other.
-struct Proven {
-    h2: H2,
-    /// Who the client is.
-    identity: Option<Identity>,
-    proof: Proof,
-}
-
-/// Proves who we are and learns who the client is.
-async fn handshake(worker: &PodWorker, tcp: TcpStream, peer: IpAddr, place: &Place) -> Result<Proven, String> {
-    let Some(workload) = worker.await_workload().await else {
-        return Err(format!("workload {}/{} is not known to this proxy yet", worker.pod.namespace, worker.pod.name));
-    };
-    let cert = worker.shared.certs.fetch(workload.identity()).await.map_err(|e| e.to_string())?;
-    // A client that says nothing costs a socket, not a turn.
-    let greeted = tokio::time::timeout(HELLO_BUDGET, tls::greet(ReadAhead::new(tcp)))
-        .await
-        .map_err(|_| format!("TLS hello took longer than {HELLO_BUDGET:?}"))?
-        .map_err(|e| format!("TLS handshake failed: {}", e.reason))?;
-    let accepting = async {
-        // The turn ends with TLS: what follows costs little, and the client may take its time for it.
-        let turn = worker.pod.handshakes.take(peer).await;
-        tokio::select! {
-            accepted = worker.pace.run(greeted.accept(cert.server_config())) => {
-                accepted.map_err(|e| format!("TLS handshake failed: {}", e.reason))
-            }
-            () = turn.lost() => Err("TLS handshake was cut: the client did not go on while others waited".to_owned()),
-        }
-    };
-    let accepted = tokio::time::timeout(HANDSHAKE_BUDGET, accepting)
-        .await
-        .map_err(|_| format!("TLS handshake took longer than {HANDSHAKE_BUDGET:?}"))??;
-    let crl = worker.shared.crl.as_ref();
-    let client = crl.and_then(|crl| crl.track(Reporter::Destination, accepted.presented()));
-    let h2 = ServerConnection::handshake(accepted.stream, &place.share(&worker.pod.settings.hbone))
-        .await
-        .map_err(|e| format!("HTTP/2 handshake failed: {e}"))?;
-    Ok(Proven { h2, identity: accepted.peer, proof: Proof { own: workload.identity().clone(), client } })
 }
 
 /// Serves streams until the client is done, or the drain let the last one finish.

@@ -32,6 +32,12 @@ struct Port {
     shared: bool,
     places: Places,
     turn: watch::Sender<Turn>,
+    rota: Rota,
+}
+
+/// Which worker has time for one more connection.
+pub(super) struct Rota {
+    home: usize,
     last: Mutex<Look>,
 }
 
@@ -52,8 +58,7 @@ impl Door {
     /// One for each worker, on the same listener.
     pub(super) fn for_each(listener: StdListener, shared: bool, places: Places) -> Vec<Self> {
         let (turn, watched) = watch::channel(Turn { worker: places.home, closed: false });
-        let last = Mutex::new(Look { at: Instant::now(), used: Vec::new() });
-        let port = Arc::new(Port { listener, shared, places, turn, last });
+        let port = Arc::new(Port { listener, shared, places, turn, rota: Rota::new(places.home) });
         (0..places.workers).map(|worker| Self { port: port.clone(), worker, turn: watched.clone() }).collect()
     }
 
@@ -82,20 +87,8 @@ impl Door {
     /// After a connection was accepted: passes the turn on if another worker has more time, or if this one has `done`
     /// what it may do for a while. `used` is the CPU time of each worker. Tells whether it was passed.
     pub(super) fn pass(&self, done: bool, used: impl FnOnce() -> Vec<Duration>) -> bool {
-        let now = Instant::now();
-        let Places { workers, home } = self.port.places;
-        let mut last = self.port.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = now - last.at;
-        let next = if elapsed >= LOOK_PAUSE {
-            let used = used();
-            let busy: Vec<_> = used.iter().zip(&last.used).map(|(now, then)| share(*now, *then, elapsed)).collect();
-            *last = Look { at: now, used };
-            next(home, self.worker, &busy)
-        } else {
-            self.worker
-        };
-        drop(last);
-        let next = if done && next == self.worker { (next + 1) % workers } else { next };
+        let next = self.port.rota.next(self.worker, used);
+        let next = if done && next == self.worker { (next + 1) % self.port.places.workers } else { next };
         next != self.worker
             && self.port.turn.send_if_modified(|turn| {
                 if !turn.closed {
@@ -114,6 +107,26 @@ impl Door {
             false
         });
         own
+    }
+}
+
+impl Rota {
+    pub(super) fn new(home: usize) -> Self {
+        Self { home, last: Mutex::new(Look { at: Instant::now(), used: Vec::new() }) }
+    }
+
+    /// Who is next if it is `present` now. `used` is the CPU time of each worker, looked at now and then.
+    pub(super) fn next(&self, present: usize, used: impl FnOnce() -> Vec<Duration>) -> usize {
+        let now = Instant::now();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = now - last.at;
+        if elapsed < LOOK_PAUSE {
+            return present;
+        }
+        let used = used();
+        let busy: Vec<_> = used.iter().zip(&last.used).map(|(now, then)| share(*now, *then, elapsed)).collect();
+        *last = Look { at: now, used };
+        next(self.home, present, &busy)
     }
 }
 
@@ -178,7 +191,7 @@ mod tests {
     async fn one_worker_accepts_at_a_time_and_the_other_is_called_when_it_is_needed() {
         let mut doors = doors();
         let used = Cell::new([Duration::ZERO; 2]);
-        let past = |door: &Door| door.port.last.lock().unwrap().at = Instant::now() - LOOK_PAUSE;
+        let past = |door: &Door| door.port.rota.last.lock().unwrap().at = Instant::now() - LOOK_PAUSE;
         let [first, second] = &mut doors[..] else { panic!("two") };
         first.opens().await;
         assert!(futures::poll!(std::pin::pin!(second.opens())).is_pending());

@@ -10,19 +10,18 @@ use mesh_sys::socket::{TcpListenOptions, ipv6_available, wildcard};
 
 pub(crate) use super::accept::Accepted;
 use super::accept::accept_each;
+use super::acceptor::Arriving;
 use super::door::{Door, Places};
 use super::{DataPath, PodError, PodSpec, PodWorker};
 use crate::config::{Config, OriginalSource};
 use crate::limits::LISTEN_BACKLOG;
-use crate::state::SOCKS_PORT;
+use crate::state::{HBONE_PORT, SOCKS_PORT};
 use crate::{inbound, outbound, socks};
 
 /// Outbound capture.
 pub(crate) const OUTBOUND_PORT: u16 = 15001;
 /// Inbound plaintext capture.
 pub(crate) const PLAINTEXT_PORT: u16 = 15006;
-/// Tunnels.
-pub(crate) const HBONE_PORT: u16 = 15008;
 
 /// What is listened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,55 +60,54 @@ impl Listening {
     }
 }
 
-/// The sockets of one pod for one worker.
+/// The sockets of one pod.
+pub(super) struct Bound {
+    pub(super) workers: Vec<PodListeners>,
+    pub(super) hbone: Option<Door>,
+}
+
+/// Those for one worker.
 pub(super) struct PodListeners {
     outbound: Option<Door>,
     plaintext: Option<Door>,
-    hbone: Option<Door>,
     socks: Option<Door>,
 }
 
 impl PodListeners {
-    /// Binds each port inside the pod, with a door for each worker.
+    /// Binds each port inside the pod: with a door for each worker, and one to where tunnels arrive.
     pub(super) fn bind(
         spec: &PodSpec,
         listening: Listening,
         settings: &DataPath,
         places: Places,
-    ) -> Result<Vec<Self>, PodError> {
+    ) -> Result<Bound, PodError> {
         let pod = || format!("{}/{}", spec.namespace, spec.name);
         let bound = spec.netns.run(|| {
             let any = wildcard(settings.ipv6 && ipv6_available());
-            let bind = |wanted: bool, ip: IpAddr, port| match wanted {
+            let bind = |wanted: bool, ip: IpAddr, port, places| match wanted {
                 true => bind_doors(SocketAddr::new(ip, port), settings, places).map_err(|error| (port, error)),
                 false => Ok(Vec::new()),
             };
             Ok([
-                bind(listening.outbound, any, OUTBOUND_PORT)?,
-                bind(listening.plaintext, any, PLAINTEXT_PORT)?,
-                bind(listening.hbone, any, HBONE_PORT)?,
-                bind(listening.socks, Ipv4Addr::LOCALHOST.into(), SOCKS_PORT)?,
+                bind(listening.outbound, any, OUTBOUND_PORT, places)?,
+                bind(listening.plaintext, any, PLAINTEXT_PORT, places)?,
+                bind(listening.hbone, any, HBONE_PORT, Places { workers: 1, home: 0 })?,
+                bind(listening.socks, Ipv4Addr::LOCALHOST.into(), SOCKS_PORT, places)?,
             ])
         });
         let bound = bound.map_err(|source| PodError::Enter { pod: pod(), source })?;
         let bound = bound.map_err(|(port, source)| PodError::Bind { pod: pod(), port, source })?;
         let [mut outbound, mut plaintext, mut hbone, mut socks] = bound.map(Vec::into_iter);
-        let set = |_| Self {
-            outbound: outbound.next(),
-            plaintext: plaintext.next(),
-            hbone: hbone.next(),
-            socks: socks.next(),
-        };
-        Ok((0..places.workers).map(set).collect())
+        let set = |_| Self { outbound: outbound.next(), plaintext: plaintext.next(), socks: socks.next() };
+        Ok(Bound { workers: (0..places.workers).map(set).collect(), hbone: hbone.next() })
     }
 
-    /// Accepts on all of them until the drain starts, then closes the listeners. Returns when the last connection is gone.
-    pub(super) async fn accept(self, worker: Rc<PodWorker>, watch: DrainWatch) {
+    /// Accepts on all of them until the drain starts, then closes the listeners, and takes the tunnels that `arriving`
+    /// brings until it ends. Returns when the last connection is gone.
+    pub(super) async fn accept(self, worker: Rc<PodWorker>, mut arriving: Arriving, watch: DrainWatch) {
         let slots = worker.pod.slots.clone();
-        let tunnels = worker.pod.tunnels.clone();
         // Never closed.
         let slot = async || slots.clone().acquire_owned().await.ok();
-        let room = async || tunnels.room().await;
         let workers = &worker.shared.workers;
         let tasks = &worker.tasks;
         let accepting = async {
@@ -120,23 +118,17 @@ impl PodListeners {
                 accept_each(self.plaintext, workers, slot, &watch, |accepted, slot| {
                     tasks.spawn(inbound::plaintext::serve(worker.clone(), accepted), slot);
                 }),
-                accept_each(self.hbone, workers, room, &watch, |accepted, slot| {
-                    let place = tunnels.enter(slot, accepted.peer.ip());
-                    tasks.spawn(inbound::tunnel::serve(worker.clone(), accepted, place, watch.clone()), ());
-                }),
+                async {
+                    while let Some(proven) = arriving.recv().await {
+                        tasks.spawn(inbound::tunnel::serve(worker.clone(), proven, watch.clone()), ());
+                    }
+                },
                 accept_each(self.socks, workers, slot, &watch, |accepted, slot| {
                     tasks.spawn(socks::serve(worker.clone(), accepted), slot);
                 }),
             );
-            tasks.gone().await;
         };
-        let mut cut = watch.clone();
-        tokio::select! {
-            biased;
-            () = cut.cut() => tasks.cut(),
-            () = accepting => return,
-        }
-        tasks.gone().await;
+        tasks.serve(accepting, watch.clone()).await;
     }
 }
 

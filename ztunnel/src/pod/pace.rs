@@ -1,8 +1,7 @@
-//! Costly steps one at a time: pods take turns on a worker, and within a pod its clients.
+//! Costly steps one at a time: pods take turns on a thread, and within a pod its clients.
 //!
-//! A worker runs its tasks in the order in which they became ready. Without this, a hundred handshakes of one pod that
-//! become ready together would all be computed before the next byte of any other pod moves. Not all workers compute such
-//! steps at once.
+//! A thread runs its tasks in the order in which they became ready. Without this, a hundred handshakes of one pod that
+//! become ready together would all be computed before any other pod's.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -13,27 +12,25 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::sync::Semaphore;
 
-/// The pace of one pod on one worker.
+/// The pace of one pod on one thread.
 #[derive(Debug)]
 pub(crate) struct Pace {
     pod: Semaphore,
-    /// The same for all pods of the worker. Those who wait are served in order, one of each pod.
-    worker: Rc<Semaphore>,
-    /// The same for all workers.
-    process: Arc<Semaphore>,
+    /// The same for all pods of the thread. Those who wait are served in order, one of each pod.
+    thread: Rc<Semaphore>,
 }
 
 impl Pace {
-    /// For the calling thread, which is a worker; `process` is what all workers share.
-    pub(crate) fn of_this_worker(process: Arc<Semaphore>) -> Self {
+    /// For the calling thread.
+    pub(crate) fn of_this_thread() -> Self {
         thread_local! {
-            static WORKER: Rc<Semaphore> = Rc::new(Semaphore::new(1));
+            static THREAD: Rc<Semaphore> = Rc::new(Semaphore::new(1));
         }
-        Self { pod: Semaphore::new(1), worker: WORKER.with(Rc::clone), process }
+        Self { pod: Semaphore::new(1), thread: THREAD.with(Rc::clone) }
     }
 
     /// Runs `work`; each step of it that computes waits for the pod's turn, and is followed by what else is ready on the
-    /// worker. Nothing is held while it waits for its peer.
+    /// thread. Nothing is held while it waits for its peer.
     ///
     /// # Cancel safety
     /// As `work`.
@@ -42,10 +39,8 @@ impl Pace {
         loop {
             let (step, woken) = {
                 let _pod = self.pod.acquire().await;
-                let _worker = self.worker.acquire().await;
-                let process = self.process.acquire().await;
+                let _thread = self.thread.acquire().await;
                 let step = poll_fn(|cx| Poll::Ready(Woken::poll(work.as_mut(), cx))).await;
-                drop(process);
                 // The turn is over when the others had theirs.
                 tokio::task::yield_now().await;
                 step
@@ -90,17 +85,12 @@ mod tests {
     use std::cell::RefCell;
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
-    /// With no other workers.
-    fn alone() -> Pace {
-        Pace::of_this_worker(Arc::new(Semaphore::new(1)))
-    }
-
     /// Steps in the order in which they ran: which pod each belonged to.
     async fn order(pods: &[(&'static str, usize)]) -> Vec<&'static str> {
         let ran = Rc::new(RefCell::new(Vec::new()));
         let mut tasks = Vec::new();
         for &(name, handshakes) in pods {
-            let pace = Rc::new(alone());
+            let pace = Rc::new(Pace::of_this_thread());
             for _ in 0..handshakes {
                 let (pace, ran) = (pace.clone(), ran.clone());
                 tasks.push(spawn_local(async move {
@@ -151,32 +141,9 @@ mod tests {
             .await;
     }
 
-    #[test]
-    fn not_all_workers_compute_at_once() {
-        let process = Arc::new(Semaphore::new(1));
-        let busy = Arc::new(AtomicBool::new(false));
-        let workers: Vec<_> = (0..2)
-            .map(|_| {
-                let (process, busy) = (process.clone(), busy.clone());
-                std::thread::spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                    let pace = Pace::of_this_worker(process);
-                    for _ in 0..50 {
-                        runtime.block_on(pace.run(async {
-                            assert!(!busy.swap(true, Ordering::SeqCst), "another worker computes");
-                            std::thread::yield_now();
-                            busy.store(false, Ordering::SeqCst);
-                        }));
-                    }
-                })
-            })
-            .collect();
-        workers.into_iter().for_each(|worker| worker.join().unwrap());
-    }
-
     #[tokio::test]
     async fn a_step_that_waits_for_its_peer_holds_nothing() {
-        let pace = alone();
+        let pace = Pace::of_this_thread();
         let mut stuck = pin!(pace.run(std::future::pending::<()>()));
         assert!(futures::poll!(&mut stuck).is_pending());
         // The step ends when others had their turn.
@@ -188,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_answers_at_once_is_heard() {
-        let pace = alone();
+        let pace = Pace::of_this_thread();
         let (mut here, mut there) = tokio::io::duplex(64);
         let talk = async {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use mesh_core::drain::DrainWatch;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -54,17 +55,31 @@ impl Tasks {
 
     /// Ends all that run, and all that begin later. What is cut says so, even if its peer, cut as well, is noticed at the
     /// same time.
-    pub(super) fn cut(&self) {
+    fn cut(&self) {
         let mut table = self.table.borrow_mut();
         table.cut = true;
         table.handles.iter().flatten().for_each(AbortHandle::abort);
+    }
+
+    /// Accepts until that has ended; waits for those accepted, or cuts them when all is cut.
+    pub(super) async fn serve(&self, accepting: impl Future<Output = ()>, mut watch: DrainWatch) {
+        let all = async {
+            accepting.await;
+            self.gone().await;
+        };
+        tokio::select! {
+            biased;
+            () = watch.cut() => self.cut(),
+            () = all => return,
+        }
+        self.gone().await;
     }
 
     /// Waits until none is left.
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub(super) async fn gone(&self) {
+    async fn gone(&self) {
         loop {
             let ended = self.ended.notified();
             if self.table.borrow().count == 0 {

@@ -10,11 +10,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::RuntimeMetrics;
 
-/// Registers the metrics of the threads that carry traffic, in their order, each a runtime of one thread, and those of
-/// the runtime that this is called on.
-pub fn register(registry: &Registry, workers: Vec<RuntimeMetrics>) {
-    let names = (0..workers.len()).map(|n| n.to_string());
-    let mut runtimes: Vec<_> = names.zip(workers).collect();
+/// Registers the metrics of these threads, each with its name and a runtime of its own, and those of the runtime that
+/// this is called on.
+pub fn register(registry: &Registry, mut runtimes: Vec<(String, RuntimeMetrics)>) {
     if let Ok(control) = tokio::runtime::Handle::try_current() {
         runtimes.push(("control".to_owned(), control.metrics()));
     }
@@ -90,8 +88,8 @@ mod tests {
         let workers = Workers::start(2).unwrap();
         register(&registry, workers.metrics());
         let text = registry.encode();
-        assert!(text.contains("ztunnel_runtime_workers 3\n"), "{text}");
-        for worker in ["0", "1", "control"] {
+        assert!(text.contains("ztunnel_runtime_workers 4\n"), "{text}");
+        for worker in ["0", "1", "accept-0", "control"] {
             for name in ["alive_tasks", "queue_depth", "busy_seconds_total", "parks_total"] {
                 let start = format!("ztunnel_runtime_{name}{{worker=\"{worker}\"}} ");
                 assert!(text.lines().any(|line| line.starts_with(&start)), "{start} is missing in {text}");

@@ -17,6 +17,14 @@ use ztunnel::dial::{HboneDialer, Sockets};
 use crate::isolate::isolated_test;
 use crate::mesh::{APP_PORT, BOTH, Enrolled, Mesh, identity_of, log_line};
 
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Opens one stream to the proxy of `cart` from the pod of `web`, as no proxy would.
 async fn open(mesh: &Mesh, method: Method, authority: &str) -> Result<http::HeaderMap, OpenError> {
     LocalSet::new()
@@ -64,6 +72,30 @@ isolated_test! {
         for (method, authority, expected) in table {
             assert_eq!(status(&mesh, method.clone(), &authority).await, expected, "{method} {authority}");
         }
+    }
+}
+
+isolated_test! {
+    async fn who_has_not_proven_who_he_is_never_reaches_a_worker() {
+        let mesh = Mesh::start(Enrolled { web: false, cart: true }).await;
+        mesh.cart.serve_echo(APP_PORT);
+        let tasks = || {
+            let of = |acceptors: bool| {
+                let threads = mesh.cart_node.shared.workers.metrics();
+                let chosen = threads.iter().filter(|(name, _)| name.starts_with("accept-") == acceptors);
+                chosen.map(|(_, runtime)| runtime.num_alive_tasks()).sum::<usize>()
+            };
+            (of(false), of(true))
+        };
+        let (workers, acceptors) = tasks();
+        let mut strangers = Vec::new();
+        for _ in 0..20 {
+            strangers.push(mesh.web.connect(SocketAddr::new(mesh.cart.v4, 15008)).await.unwrap());
+        }
+        eventually("strangers are with acceptors", || tasks() == (workers, acceptors + 20)).await;
+        assert_eq!(status(&mesh, Method::CONNECT, &mesh.app().to_string()).await, StatusCode::OK);
+        drop(strangers);
+        eventually("acceptors keep nobody", || tasks().1 == acceptors).await;
     }
 }
 

@@ -53,7 +53,7 @@ isolated_test! {
             let tasks = || {
                 let workers = shared.workers.metrics();
                 let control = tokio::runtime::Handle::current().metrics();
-                workers.iter().chain([&control]).map(RuntimeMetrics::num_alive_tasks).sum::<usize>()
+                workers.iter().map(|(_, runtime)| runtime).chain([&control]).map(RuntimeMetrics::num_alive_tasks).sum::<usize>()
             };
             let before = tasks();
             mesh.cart_node.enrol(&mesh.cart).await;

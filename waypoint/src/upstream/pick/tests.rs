@@ -243,16 +243,18 @@ async fn min_health_percent_uses_everybody_when_too_few_are_left() {
 
 #[tokio::test]
 async fn retries_go_to_others_as_long_as_there_are_any() {
-    let (cluster, random) = (cluster(balanced(Simple::RoundRobin), endpoints(3)), Random::new(1));
-    let picker = picker(&cluster, &random);
-    let hosts = cluster.hosts();
-    let tried: Vec<_> = hosts[..2].iter().map(|host| Picked::new(host.clone(), 0)).collect();
-    let context = PickContext { tried: &tried, ..Default::default() };
-    for _ in 0..20 {
-        assert_eq!(picker.pick(&context, &random, Duration::ZERO), Some((2, 0)));
+    for balancer in [Simple::RoundRobin, Simple::LeastRequest, Simple::Random] {
+        let (cluster, random) = (cluster(balanced(balancer), endpoints(8)), Random::new(1));
+        let picker = picker(&cluster, &random);
+        let hosts = cluster.hosts();
+        let tried: Vec<_> = hosts[..7].iter().map(|host| Picked::new(host.clone(), 0)).collect();
+        let context = PickContext { tried: &tried, ..Default::default() };
+        for _ in 0..100 {
+            assert_eq!(picker.pick(&context, &random, Duration::ZERO), Some((7, 0)), "{balancer:?}");
+        }
+        let all: Vec<_> = hosts.iter().map(|host| Picked::new(host.clone(), 0)).collect();
+        assert!(picker.pick(&PickContext { tried: &all, ..Default::default() }, &random, Duration::ZERO).is_some());
     }
-    let all: Vec<_> = hosts.iter().map(|host| Picked::new(host.clone(), 0)).collect();
-    assert!(picker.pick(&PickContext { tried: &all, ..Default::default() }, &random, Duration::ZERO).is_some());
 }
 
 #[tokio::test]
