@@ -27,5 +27,6 @@ pub mod status;
 pub mod supervise;
 pub mod translate;
 pub mod trust_bundle;
+mod wait;
 pub mod webhook;
 pub mod world;

@@ -126,7 +126,7 @@ impl Door {
     /// Lets a connection in, or not: it is then to be closed, which costs next to nothing.
     pub(crate) fn admit(self: &Arc<Self>, addr: SocketAddr) -> Option<Admission> {
         let connection = self.connections.clone().try_acquire_owned().ok()?;
-        let source = crowd::source(addr.ip());
+        let source = mesh_core::addr::source(addr.ip());
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         let Entry::Admitted { ticket, evicted } = strangers.crowd.enter(source) else { return None };
         if let Some(notify) = evicted.and_then(|ticket| strangers.evictions.remove(&ticket)) {

@@ -4,10 +4,15 @@
 use std::time::Duration;
 
 use mesh_core::drain::DrainWatch;
+use mesh_sys::memory::Resident;
 use tokio::time::Instant;
 
 /// Gives back what the allocator holds and nobody uses, whenever the process has grown, until the drain starts.
 pub async fn run(mut drain: DrainWatch) {
+    let resident = match Resident::open() {
+        Ok(resident) => resident,
+        Err(error) => return tracing::warn!(%error, "unused memory is not given back: nobody tells how much is in use"),
+    };
     let mut growth = Growth::default();
     let mut looked = Instant::now();
     loop {
@@ -15,14 +20,14 @@ pub async fn run(mut drain: DrainWatch) {
             _ = drain.signaled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        let Some(resident_kb) = resident_kb() else { return };
+        let Some(resident_kb) = resident_kb(&resident) else { continue };
         if !growth.is_due(resident_kb, looked.elapsed()) {
             continue;
         }
         looked = Instant::now();
         // It walks through all that is free, and may have to wait for those who allocate.
         let released = tokio::task::spawn_blocking(release).await;
-        growth.rested_kb = self::resident_kb().unwrap_or(resident_kb);
+        growth.rested_kb = self::resident_kb(&resident).unwrap_or(resident_kb);
         if released.is_ok() {
             tracing::debug!(resident_kb, now_kb = growth.rested_kb, took = ?looked.elapsed(), "unused memory was given back");
         }
@@ -51,10 +56,9 @@ fn release() {
     mesh_sys::memory::return_buffers();
 }
 
-/// Resident memory; none where the system does not tell.
-fn resident_kb() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+/// None where the system does not tell.
+fn resident_kb(resident: &Resident) -> Option<u64> {
+    Some(resident.bytes().ok()? >> 10)
 }
 
 /// Time between two looks.
@@ -82,14 +86,15 @@ mod tests {
     #[tokio::test]
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     async fn memory_between_what_is_used_is_given_back() {
-        let before_kb = resident_kb().unwrap();
+        let resident = Resident::open().unwrap();
+        let before_kb = resident_kb(&resident).unwrap();
         // As buffers of many connections, of which each keeps a little.
         let mut all: Vec<Vec<u8>> = (0..4_000).flat_map(|_| [vec![1; 24 << 10], vec![1; 64]]).collect();
-        let full_kb = resident_kb().unwrap();
+        let full_kb = resident_kb(&resident).unwrap();
         assert!(full_kb > before_kb + 80_000, "{before_kb} kB, then {full_kb} kB");
         all.retain(|one| one.len() < 100);
         tokio::task::spawn_blocking(release).await.unwrap();
-        let after_kb = resident_kb().unwrap();
+        let after_kb = resident_kb(&resident).unwrap();
         assert!(after_kb < full_kb - 60_000, "{full_kb} kB, then {after_kb} kB with {} small ones in use", all.len());
     }
 }

@@ -32,6 +32,7 @@ use crate::auth::certificate::{self, ClientCertificates, Shown};
 use crate::listen::guard::Guard;
 use crate::listen::hurry::Hurried;
 use crate::listen::{Admission, Bounds, Door, Peer};
+use crate::wait::until;
 
 /// One port. Handlers find `Arc<Peer>` and `ConnectInfo<SocketAddr>` among the extensions of a request.
 #[derive(Debug)]
@@ -232,14 +233,14 @@ impl Life {
             tokio::select! {
                 ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
                 () = evicted.notified(), if stranger => return Err("crowded out".to_owned()),
-                () = at(stranger_until), if stranger => return Err("did not say who it is".to_owned()),
+                () = until(stranger_until), if stranger => return Err("did not say who it is".to_owned()),
                 reason = refused.as_mut() => {
                     let identity = peer.identity().map(ToString::to_string);
                     tracing::info!(addr = %peer.addr(), identity, %reason, "connection cut: its certificate no longer counts");
                     return Err(reason.to_string());
                 }
                 () = peer.became_known.notified(), if stranger => {}
-                () = at(close_at), if closing.is_none() => {
+                () = until(close_at), if closing.is_none() => {
                     close(connection.as_mut());
                     closing = Some(Instant::now() + AGE_GRACE);
                 }
@@ -248,7 +249,7 @@ impl Life {
                     // The drain itself decides how long this may take.
                     closing = Some(Instant::now() + DRAIN_MAX);
                 }
-                () = at(closing), if closing.is_some() => return Err("did not end in time".to_owned()),
+                () = until(closing), if closing.is_some() => return Err("did not end in time".to_owned()),
                 () = cut.cut(), if closing.is_some() => return Err("cut by the drain".to_owned()),
             }
         }
@@ -259,13 +260,6 @@ impl Life {
 async fn refused(shown: Option<Shown>) -> rustls::Error {
     match shown {
         Some(shown) => shown.refused().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
     }
 }

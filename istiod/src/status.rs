@@ -2,8 +2,8 @@
 //!
 //! Only the leader writes. Whoever becomes leader looks at everything once: what differs is written, and conditions of ours
 //! that nobody wants any more are taken away, except where the object is not ours to judge: it names another revision, or
-//! lies in a namespace that is not looked at, and then another control plane may speak there. Conditions are applied under the field managers of the reference, so that
-//! each of them owns only its own.
+//! lies in a namespace that is not looked at, and then another control plane may speak there. Conditions are applied under
+//! the field managers of the reference, so that each of them owns only its own.
 
 mod apply;
 mod feed;

@@ -2,7 +2,7 @@
 //! no clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Who holds a place, in the order of arrival.
 pub(crate) type Ticket = u64;
@@ -153,14 +153,6 @@ impl<B> Crowd<B> {
                 }
             }
         }
-    }
-}
-
-/// What counts as one source: an address, or of IPv6 the network that one machine has to itself.
-pub(crate) fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Connections at once of one worker, all listeners together. At the bound listeners stop accepting until one ends.
+/// Connections at once for each worker, all listeners together. At the bound one that has proven nothing makes room, else
+/// one of the address with most; a newcomer of that address itself is closed.
 pub const WORKER_CONNECTIONS_MAX: usize = 65_536;
 /// Connections at once that have proven or said nothing yet, all listeners together. At the bound the oldest of the
 /// address with most makes room.
@@ -13,9 +14,9 @@ pub const UNPROVEN_OF_SOURCE_MAX: usize = 1_024;
 pub const LISTENER_UNPROVEN_OF_SOURCE_MAX: usize = 4_096;
 /// TLS handshakes of tunnels under way at once, for each worker; each costs a signature.
 pub const HANDSHAKES_MAX: usize = 256;
-/// Those of them with one address, so that one client cannot take every turn.
+/// Those of them with one address, whatever the number of workers, so that one client cannot take every turn.
 pub const HANDSHAKES_OF_SOURCE_MAX: usize = 32;
-/// The same at the listeners of gateways, where many clients may come from the address of one balancer.
+/// The same at the listeners of gateways, for each worker: many clients may come from the address of one balancer.
 pub const LISTENER_HANDSHAKES_OF_SOURCE_MAX: usize = 128;
 /// A turn at a handshake is safe for this long; after it, it goes to another client if one waits and has fewer turns.
 pub const TURN_GRACE: Duration = Duration::from_secs(1);

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mesh_core::addr;
 use tokio::sync::Notify;
 
-use crate::crowd::{self, Bounds, Crowd, Entered, Ticket};
+use crate::crowd::{Bounds, Crowd, Entered, Ticket};
 use crate::limits::{CROWDED, UNPROVEN_MAX, WORKER_CONNECTIONS_MAX};
 
 /// All places of the process. Shared by its workers.
@@ -33,9 +34,10 @@ impl Places {
         Arc::new(Self { crowd: Mutex::new(Crowd::new(bounds)) })
     }
 
-    /// A place for a connection from `ip`, of whose connections so many may have proven nothing. `None`: all are taken, and nobody has more of them.
+    /// A place for a connection from `ip`, of whose connections so many may have proven nothing. `None`: all are taken, and
+    /// nobody has more of them.
     pub(crate) fn enter(self: &Arc<Self>, ip: IpAddr, unproven_max: usize) -> Option<Place> {
-        let (source, leave) = (crowd::source(ip), Arc::new(Notify::new()));
+        let (source, leave) = (addr::source(ip), Arc::new(Notify::new()));
         let Entered { ticket, of_source, evicted } = self.crowd().enter(source, unproven_max, leave.clone())?;
         if let Some(bell) = evicted {
             bell.notify_one();

@@ -73,7 +73,7 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let stream = follow_control_plane(&shared, made.feed, StreamWatcher::new(&registry), demands);
     let workers = Arc::new(Workers::start(&shared).context("starting the data-plane workers")?);
     crate::memory::tidy_up(&workers).context("starting a thread")?;
-    overload::keep_watch(shared.overload.clone(), &workers).context("starting a thread")?;
+    overload::keep_watch(shared.overload.clone(), &workers).context("watching the memory")?;
     let (traffic, traffic_watch) = drain::channel();
     let ready = tokio::spawn(become_ready(shared.clone(), made.complete.clone()));
     let listeners = Listeners::new(shared.clone(), workers.clone(), traffic_watch);

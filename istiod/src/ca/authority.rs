@@ -298,9 +298,8 @@ fn revocation_lists(pem: &str, known: &[&CertificateDer<'_>]) -> Result<(), Stri
     if lists.is_empty() && !pem.is_empty() {
         return Err("no revocation list in the PEM".to_owned());
     }
-    let numbered = (1..).zip(&lists);
-    numbered
-        .into_iter()
+    (1..)
+        .zip(&lists)
         .try_for_each(|(number, list)| usable(list, known).map_err(|reason| format!("list {number}: {reason}")))
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_api::validate::is_object_name;
 use mesh_core::names::NamespacedName;
 use mesh_wire::discovery::Node;
 use prost_types::value::Kind;
@@ -36,23 +37,23 @@ impl Claim {
         let text = |field: &'static str| match kind(field) {
             None | Some(Kind::NullValue(_)) => Ok(""),
             Some(Kind::StringValue(text)) if text.len() <= TEXT_BYTES_MAX => Ok(text.as_str()),
-            Some(other) => Err(unreadable(field, &format!("{other:?}"), "a text of at most 253 bytes")),
+            Some(other) => Err(unreadable(field, &shown(other), "a text of at most 253 bytes")),
         };
         let group = text(GROUP)?;
         if group.is_empty() {
             return Ok(None);
         }
-        if !is_name(group) {
+        if !is_object_name(group) {
             return Err(unreadable(GROUP, group, "the name of a WorkloadGroup"));
         }
         let network = text("NETWORK")?;
-        if !network.is_empty() && !is_name(network) {
+        if !network.is_empty() && !is_object_name(network) {
             return Err(unreadable("NETWORK", network, "lower-case letters, digits, - and ."));
         }
         let labels = match kind(LABELS) {
             None | Some(Kind::NullValue(_)) => BTreeMap::new(),
             Some(Kind::StructValue(all)) => labels(&all.fields)?,
-            Some(other) => return Err(unreadable(LABELS, &format!("{other:?}"), "an object of texts")),
+            Some(other) => return Err(unreadable(LABELS, &shown(other), "an object of texts")),
         };
         let part = node.id.split('~').nth(1).unwrap_or_default();
         let address = address(text(ADDRESSES)?, part)?;
@@ -151,10 +152,16 @@ fn is_reserved(key: &str) -> bool {
     key.starts_with("istio.io/") || key.starts_with("ambient.istio.io/")
 }
 
-fn is_name(text: &str) -> bool {
-    let inner = |one: char| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '-' || one == '.';
-    let edge = |one: Option<char>| one.is_some_and(|one| one.is_ascii_lowercase() || one.is_ascii_digit());
-    text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().next_back())
+/// A value as it was written, or what it is where it may be of any length.
+fn shown(kind: &Kind) -> String {
+    match kind {
+        Kind::StringValue(text) => text.chars().take(SHOWN_MAX).collect(),
+        Kind::NumberValue(number) => number.to_string(),
+        Kind::BoolValue(value) => value.to_string(),
+        Kind::NullValue(_) => "null".to_owned(),
+        Kind::StructValue(_) => "an object".to_owned(),
+        Kind::ListValue(_) => "a list".to_owned(),
+    }
 }
 
 fn unreadable(field: &'static str, found: &str, expected: &'static str) -> Refusal {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
 use mesh_core::names::NamespacedName;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::Refusal;
 use crate::world::Registered;
@@ -63,7 +63,12 @@ impl Want<'_> {
         let registered = live.and_then(|live| Registered::read(live.metadata.annotations.as_ref()));
         match self {
             Self::Connected { object, since, fresh } => {
-                let Some(live) = live else { return created(object, *since, me) };
+                let Some(live) = live else {
+                    return match made(object, *since, me) {
+                        Ok(object) => Step::Write { object: Box::new(object), create: true, since: *since },
+                        Err(refusal) => Step::Refuse(refusal),
+                    };
+                };
                 let group = object.pointer("/metadata/ownerReferences/0/name").and_then(Value::as_str);
                 match registered {
                     Some(one) if Some(&*one.group) == group => connected(object, live, &one, (*since, *fresh), me),
@@ -94,14 +99,15 @@ impl Want<'_> {
     }
 }
 
-fn created(object: &Value, since: Timestamp, me: &str) -> Step {
-    match serde_json::from_value::<DynamicObject>(object.clone()) {
-        Ok(mut object) => {
-            mark(&mut object, since, me);
-            Step::Write { object: Box::new(object), create: true, since }
-        }
-        Err(error) => Step::Refuse(Refusal::Rejected { reason: error.to_string() }),
-    }
+/// What is wanted, as an object that says that its workload is connected to us.
+fn made(wanted: &Value, since: Timestamp, me: &str) -> Result<DynamicObject, Refusal> {
+    let mut object: DynamicObject =
+        serde_json::from_value(wanted.clone()).map_err(|error| Refusal::Rejected { reason: error.to_string() })?;
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    annotations.remove(DISCONNECTED);
+    annotations.insert(CONTROLLER.to_owned(), me.to_owned());
+    annotations.insert(CONNECTED.to_owned(), since.to_string());
+    Ok(object)
 }
 
 /// The entry is there. Of several replicas the one that the workload came to last has it.
@@ -119,36 +125,23 @@ fn connected(
     // Clocks of replicas differ: who comes later has the later time all the same.
     let after = one.connected.and_then(|other| other.checked_add(SignedDuration::from_millis(1)).ok());
     let since = after.filter(|after| others && fresh && *after > since).unwrap_or(since);
-    let Step::Write { object, .. } = created(wanted, since, me) else {
-        return Step::Refuse(Refusal::Rejected { reason: "the group makes no entry".to_owned() });
+    let mut made = match made(wanted, since, me) {
+        Ok(made) => made,
+        Err(refusal) => return Step::Refuse(refusal),
     };
-    let mut object = *object;
-    let spec = object.data.get("spec").cloned().unwrap_or_default();
-    object.data = live.data.clone();
+    let mut object = live.clone();
+    // The API server leaves out labels where there are none.
+    object.metadata.labels = made.metadata.labels.filter(|labels| !labels.is_empty());
+    object.metadata.annotations = made.metadata.annotations;
+    object.metadata.owner_references = made.metadata.owner_references;
+    let spec = made.data.get_mut("spec").map(Value::take).unwrap_or_default();
     if let Some(fields) = object.data.as_object_mut() {
         fields.insert("spec".to_owned(), spec);
     } else {
-        object.data = Value::Object(Map::from_iter([("spec".to_owned(), spec)]));
+        object.data = json!({ "spec": spec });
     }
-    let metadata = &live.metadata;
-    let same = metadata.labels.clone().unwrap_or_default() == object.metadata.labels.clone().unwrap_or_default()
-        && metadata.annotations == object.metadata.annotations
-        && metadata.owner_references == object.metadata.owner_references
-        && live.data == object.data;
-    if same {
+    if object == *live {
         return Step::Nothing;
     }
-    let mut replaced = live.clone();
-    replaced.metadata.labels = object.metadata.labels;
-    replaced.metadata.annotations = object.metadata.annotations;
-    replaced.metadata.owner_references = object.metadata.owner_references;
-    replaced.data = object.data;
-    Step::Write { object: Box::new(replaced), create: false, since }
-}
-
-fn mark(object: &mut DynamicObject, since: Timestamp, me: &str) {
-    let annotations = object.metadata.annotations.get_or_insert_default();
-    annotations.remove(DISCONNECTED);
-    annotations.insert(CONTROLLER.to_owned(), me.to_owned());
-    annotations.insert(CONNECTED.to_owned(), since.to_string());
+    Step::Write { object: Box::new(object), create: false, since }
 }

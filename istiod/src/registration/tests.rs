@@ -34,6 +34,7 @@ fn value(json: &Value) -> prost_types::Value {
             let fields: BTreeMap<_, _> = all.iter().map(|(name, one)| (name.clone(), value(one))).collect();
             Told::StructValue(prost_types::Struct { fields })
         }
+        Value::Array(all) => Told::ListValue(prost_types::ListValue { values: all.iter().map(value).collect() }),
         other => Told::NumberValue(other.as_f64().unwrap_or_default()),
     };
     prost_types::Value { kind: Some(kind) }

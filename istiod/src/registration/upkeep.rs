@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::Api;
+use mesh_api::validate::is_object_name;
 use mesh_core::drain::DrainWatch;
 use mesh_core::names::NamespacedName;
 use tokio::sync::watch;
@@ -133,8 +134,8 @@ impl Upkeep {
 
     /// A replica is gone with its pod.
     async fn is_gone(&self, replica: &str) -> Result<bool, kube::Error> {
-        // No pod has such a name: nobody can be connected to it.
-        if replica.is_empty() {
+        // No pod has such a name: nobody can be connected to it. Whoever may write entries must not choose what is asked for.
+        if !is_object_name(replica) {
             return Ok(true);
         }
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);

@@ -159,11 +159,8 @@ impl Writer {
             Step::Write { object, create: false, since } => {
                 let made = api.replace(&key.name, &params(), &object).await?;
                 let left = matches!(want, Want::Left { .. });
-                if left {
-                    metrics.unregistered.inc()
-                } else {
-                    metrics.updated.inc()
-                };
+                let counter = if left { &metrics.unregistered } else { &metrics.updated };
+                counter.inc();
                 tracing::info!(entry = %key, connected = !left, "entry of a registered workload changed");
                 Ok(Made::Fine(Some(Box::new(made)), Some(since)))
             }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use self::folder::{Folder, Scan};
 use crate::metrics::Metrics;
+use crate::wait::until;
 use crate::world::{Change, Kind};
 
 /// Where files are, and what is read from them.
@@ -89,7 +90,7 @@ impl Files {
             }
             tokio::select! {
                 () = watch.changed() => {}
-                () = at(again) => {}
+                () = until(again) => {}
             }
             // Files come several at a time.
             tokio::time::sleep(SETTLE).await;
@@ -165,13 +166,6 @@ impl Unread {
             let task = readiness.register(text.clone());
             self.told = Some((text, task));
         }
-    }
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -29,6 +29,7 @@ use self::secrets::{Secrets, Wanted};
 use super::chain;
 use crate::metrics::Metrics;
 use crate::supervise::Supervisor;
+use crate::wait::until;
 use crate::world::{Change, RemoteChange};
 
 /// Follows the Secrets that name other clusters.
@@ -114,7 +115,7 @@ impl RemoteClusters {
                     None => return,
                 },
                 Some(completion) = completed.recv() => state.complete(completion).await,
-                () = at(deadline) => state.late().await,
+                () = until(deadline) => state.late().await,
             };
             if told.is_err() {
                 return;
@@ -232,13 +233,6 @@ impl Status {
             Self::Synced => "synced",
             Self::Late => "timeout",
         }
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -28,6 +28,7 @@ use serde_json::Value;
 
 pub use advice::{ADVISED, advice};
 use field::{Field, Fields, Report};
+pub use name::is_object_name;
 
 /// What is asked to be stored.
 #[derive(Clone, Copy, Debug)]

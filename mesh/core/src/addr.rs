@@ -1,7 +1,7 @@
 //! Addresses: an IP is only meaningful inside a network.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -53,6 +53,15 @@ pub struct ParseNetworkAddrError {
     pub found: String,
 }
 
+/// What counts as one source of connections: an address, or of IPv6 the network that one machine has to itself.
+#[must_use]
+pub fn source(ip: IpAddr) -> IpAddr {
+    match canonical_ip(ip) {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// An IPv4-mapped IPv6 address becomes the IPv4 address it stands for.
 #[must_use]
 pub fn canonical_ip(ip: IpAddr) -> IpAddr {
@@ -92,6 +101,15 @@ mod tests {
         let mapped: SocketAddr = "[::ffff:10.0.0.1]:80".parse().unwrap();
         assert_eq!(canonical(mapped), "10.0.0.1:80".parse().unwrap());
         assert_eq!(NetworkAddr::new("n1", mapped.ip()).to_string(), "n1/10.0.0.1");
+    }
+
+    #[test]
+    fn addresses_of_one_machine_are_one_source() {
+        let of = |text: &str| source(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 
     #[test]

@@ -23,15 +23,15 @@ impl Collector for Process {
         let text = |file: &str| std::fs::read_to_string(own.join(file)).unwrap_or_default();
         // One of them is the listing's own.
         let open = std::fs::read_dir(own.join("fd")).map_or(0, |entries| entries.count().saturating_sub(1));
-        let status = Status::read(&text("stat")).unwrap_or_default();
+        let (status, sizes) = (Status::read(&text("stat")).unwrap_or_default(), text("status"));
         let since = boot_seconds(&std::fs::read_to_string("/proc/stat").unwrap_or_default());
         let started = since.map_or(0.0, |boot| boot + seconds(status.started_ticks));
         for (name, help, value) in [
             ("process_open_fds", "Open file descriptors", whole(open)),
             ("process_max_fds", "Limit of open file descriptors", open_files_max(&text("limits"))),
             ("process_threads", "Threads", Value::Whole(status.threads)),
-            ("process_resident_memory_bytes", "Resident memory", Value::Whole(memory(&text("status"), "VmRSS:"))),
-            ("process_virtual_memory_bytes", "Virtual memory", Value::Whole(memory(&text("status"), "VmSize:"))),
+            ("process_resident_memory_bytes", "Resident memory", Value::Whole(memory(&sizes, "VmRSS:"))),
+            ("process_virtual_memory_bytes", "Virtual memory", Value::Whole(memory(&sizes, "VmSize:"))),
             ("process_start_time_seconds", "When the process started, in seconds since 1970", Value::Seconds(started)),
             ("process_cpu_seconds", "Processor time used", Value::Total(seconds(status.cpu_ticks))),
         ] {

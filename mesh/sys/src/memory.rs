@@ -2,7 +2,9 @@
 //!
 //! The allocator's part is for the GNU C library; with another one nothing happens.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 /// Keeps large buffers within the heaps, where they are used again without new pages, and keeps free memory at the end
 /// of each heap until [`release`] is called. To be called once, before threads are started.
@@ -37,6 +39,42 @@ pub async fn release(on_each_thread: impl Future<Output = ()>) {
 /// a large block is freed.
 pub fn release_own_heap() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(RELEASED_BYTES_MIN as usize)));
+}
+
+/// Tells how much memory the process has. It keeps its file open: when descriptors have run out, as they may together with
+/// memory, it still tells.
+#[derive(Debug)]
+pub struct Resident {
+    statm: File,
+    page_bytes: u64,
+}
+
+impl Resident {
+    /// Of this process.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn open() -> io::Result<Self> {
+        let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
+        let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Self { statm: File::open("/proc/self/statm")?, page_bytes })
+    }
+
+    /// Bytes in memory now, as the kernel counts them.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    ///
+    /// # Source
+    /// proc(5), `/proc/self/statm`: the second of its numbers.
+    pub fn bytes(&self) -> io::Result<u64> {
+        let mut text = [0; STATM_BYTES_MAX];
+        let length = self.statm.read_at(&mut text, 0)?;
+        let text = text.get(..length).unwrap_or_default();
+        let number = text.split(u8::is_ascii_whitespace).nth(1).and_then(|number| str::from_utf8(number).ok());
+        let pages: Option<u64> = number.and_then(|number| number.parse().ok());
+        pages.map(|pages| pages.saturating_mul(self.page_bytes)).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
 }
 
 /// Lets the system take back the pages of the program that were needed to start or for a load, such as the readers of
@@ -112,6 +150,8 @@ fn trim() {
     }
 }
 
+/// Seven numbers of at most twenty digits.
+const STATM_BYTES_MAX: usize = 160;
 /// Blocks of up to this size come from the heap, bytes: the largest that the allocator takes as a limit.
 const KEPT_BYTES_MAX: i32 = 32 << 20;
 /// Free memory at the end of a heap that is worth returning, bytes; the smallest block whose release makes the allocator
@@ -125,6 +165,18 @@ mod tests {
     use nix::sys::resource::{UsageWho, getrusage};
 
     use super::*;
+
+    #[test]
+    fn memory_that_is_written_to_is_resident() {
+        let resident = Resident::open().unwrap();
+        let before = resident.bytes().unwrap();
+        let mut block = vec![0_u8; 64 << 20];
+        block.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        let after = resident.bytes().unwrap();
+        // Others may give memory back meanwhile.
+        assert!(after > before + (32 << 20), "{before} {after}");
+        drop(std::hint::black_box(block));
+    }
 
     #[test]
     fn only_code_of_the_program_is_found() {

@@ -60,15 +60,6 @@ fn an_eighth_of_the_source_with_most_goes_and_modest_ones_stay() {
     assert!(crowd.thin_out(25).is_empty());
 }
 
-#[test]
-fn addresses_of_one_machine_are_one_source() {
-    let of = |text: &str| source(text.parse().unwrap());
-    assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-    assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-    assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
-}
-
 proptest! {
     #[test]
     fn bounds_hold_and_nothing_is_kept_of_who_left(steps in prop::collection::vec((0_u8..4, 1_u8..5), 1..300)) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use mesh_core::Identity;
+use mesh_core::addr;
 use mesh_core::drain::{DrainMode, DrainWatch};
 use mesh_hbone::read_ahead::ReadAhead;
 use mesh_hbone::{ConnectRequest, HboneError, ServerConnection, Settings, Turns, tls};
@@ -18,7 +19,6 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::Accepted;
 use crate::connection::{ConnectionContext, Destination, PeerInfo};
-use crate::crowd;
 use crate::detect::{self, Sniffed};
 use crate::dispatch::{self, Served};
 use crate::limits::{
@@ -73,7 +73,7 @@ pub(crate) fn tunnel_settings() -> Settings {
 /// Goes through a handshake when its turn comes. Who does not go on loses it to those who wait.
 pub(super) async fn in_turn<T>(turns: &Turns, peer: IpAddr, handshake: impl Future<Output = T>) -> Result<T, String> {
     let taking = async {
-        let turn = turns.take(crowd::source(peer)).await;
+        let turn = turns.take(addr::source(peer)).await;
         tokio::select! {
             biased;
             done = handshake => Ok(done),

@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use mesh_sys::memory;
+use mesh_sys::memory::{self, Resident};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
@@ -17,10 +17,11 @@ use crate::workers::Workers;
 /// configuration at the very moment. To be called on that runtime.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// The system gives no more threads, or does not tell how much memory is in use.
 pub(crate) fn keep_watch(overload: Arc<Overload>, workers: &Arc<Workers>) -> io::Result<()> {
     let Some(limit) = overload.limit else { return Ok(()) };
-    let watcher = Watcher { overload, limit, workers: Arc::downgrade(workers), control: Handle::current() };
+    let (resident, control) = (Resident::open()?, Handle::current());
+    let watcher = Watcher { overload, limit, resident, workers: Arc::downgrade(workers), control };
     let thread = std::thread::Builder::new().name("overload".to_owned()).stack_size(STACK_BYTES);
     thread.spawn(move || watcher.run()).map(drop)
 }
@@ -28,6 +29,7 @@ pub(crate) fn keep_watch(overload: Arc<Overload>, workers: &Arc<Workers>) -> io:
 struct Watcher {
     overload: Arc<Overload>,
     limit: u64,
+    resident: Resident,
     workers: Weak<Workers>,
     control: Handle,
 }
@@ -39,7 +41,7 @@ impl Watcher {
         loop {
             std::thread::sleep(pause);
             let Some(workers) = self.workers.upgrade() else { return };
-            let mut used = self.look();
+            let Some(mut used) = self.look() else { continue };
             pause = if used < self.limit / 2 { MEMORY_LOOK } else { MEMORY_LOOK_BUSY };
             // Workers that are busy take a moment to cut: nothing more is asked of them before they have.
             asked.retain_mut(|told: &mut oneshot::Receiver<()>| matches!(told.try_recv(), Err(TryRecvError::Empty)));
@@ -48,7 +50,7 @@ impl Watcher {
             }
             // Most of it may be free already: the allocator keeps what a load leaves behind.
             self.control.block_on(memory::release(std::future::ready(())));
-            used = used.min(self.look());
+            used = self.look().map_or(used, |now| used.min(now));
             let level = self.overload.level();
             if level >= Level::Full {
                 asked = self.control.block_on(self.make_room(&workers, used));
@@ -62,9 +64,9 @@ impl Watcher {
         }
     }
 
-    /// Finds the level of now; yields the bytes in use.
-    fn look(&self) -> u64 {
-        let used = resident().unwrap_or_default();
+    /// Finds the level of now; yields the bytes in use. Where the system does not tell them, the level stays.
+    fn look(&self) -> Option<u64> {
+        let used = self.resident.bytes().ok()?;
         let before = self.overload.level();
         let level = Level::of(used, self.limit, before);
         if level != before {
@@ -76,7 +78,7 @@ impl Watcher {
                 tracing::info!(used_mib, limit_mib, "there is memory again");
             }
         }
-        used
+        Some(used)
     }
 
     /// Has each worker cut what holds back most, until four fifths of the limit are used; they tell when it is gone.
@@ -104,31 +106,5 @@ impl Watcher {
     }
 }
 
-/// Bytes of memory in use, as the kernel counts them.
-///
-/// # Source
-/// proc(5), `/proc/self/statm`.
-fn resident() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    pages.checked_mul(u64::try_from(page_bytes).ok()?)
-}
-
 /// Of the thread, which does next to nothing.
 const STACK_BYTES: usize = 256 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_is_written_to_counts() {
-        let before = resident().unwrap();
-        let mut block = vec![0_u8; 64 << 20];
-        block.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-        let after = resident().unwrap();
-        assert!(after > before + (48 << 20), "{before} {after}");
-        drop(std::hint::black_box(block));
-    }
-}

@@ -58,6 +58,7 @@ isolated_test! {
         }
         let most = world.memory_mib("VmHWM");
         println!("{before} MiB before, at most {most} MiB");
+        assert!(most > before + 32, "{before} MiB before, then {most} MiB: nobody filled anything");
         assert!(most < 256, "{before} MiB before, then {most} MiB");
         drop(attacks);
     }

@@ -87,8 +87,12 @@ impl Door {
     /// After a connection was accepted: passes the turn on if another worker has more time, or if this one has `done`
     /// what it may do for a while. `used` is the CPU time of each worker. Tells whether it was passed.
     pub(super) fn pass(&self, done: bool, used: impl FnOnce() -> Vec<Duration>) -> bool {
+        let workers = self.port.places.workers;
+        if workers < 2 {
+            return false;
+        }
         let next = self.port.rota.next(self.worker, used);
-        let next = if done && next == self.worker { (next + 1) % self.port.places.workers } else { next };
+        let next = if done && next == self.worker { (next + 1) % workers } else { next };
         next != self.worker
             && self.port.turn.send_if_modified(|turn| {
                 if !turn.closed {
@@ -208,6 +212,17 @@ mod tests {
         first.opens().await;
         assert!(first.pass(true, || panic!("looked again at once")), "a worker at its rate lets the next one");
         second.opens().await;
+    }
+
+    #[test]
+    fn who_accepts_alone_keeps_the_door_however_busy_the_workers_are() {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let [alone] = &Door::for_each(listener, true, Places { workers: 1, home: 0 })[..] else { panic!("one") };
+        for used in [Duration::ZERO, Duration::from_secs(100)] {
+            alone.port.rota.last.lock().unwrap().at = Instant::now() - LOOK_PAUSE;
+            assert!(!alone.pass(true, || vec![used, Duration::ZERO]));
+        }
+        assert!(alone.closes());
     }
 
     #[test]

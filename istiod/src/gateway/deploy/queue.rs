@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::apply::{Applier, ApplyError};
 use crate::gateway::Deployment;
+use crate::wait::until;
 
 /// What is waiting and what runs.
 pub(super) struct Queue {
@@ -65,15 +66,9 @@ impl Queue {
     /// Waits until one is done, or due again.
     pub(super) async fn step(&mut self) {
         let due = self.later.first().map(|(at, _)| *at);
-        let sleep = async {
-            match due {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             Some((gateway, result)) = self.running.next(), if !self.running.is_empty() => self.done(gateway, result),
-            () = sleep => {
+            () = until(due) => {
                 let now = Instant::now();
                 while let Some((at, gateway)) = self.later.pop_first() {
                     if at > now {

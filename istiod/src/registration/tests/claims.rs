@@ -23,14 +23,15 @@ fn who_names_no_group_is_none_of_our_business() {
 #[test]
 fn what_cannot_be_used_is_refused_with_the_name_of_the_field() {
     for (metadata, part) in [
-        (json!({"AUTO_REGISTER_GROUP": 7}), "AUTO_REGISTER_GROUP"),
+        (json!({"AUTO_REGISTER_GROUP": 7}), "AUTO_REGISTER_GROUP \"7\": expected a text"),
         (json!({"AUTO_REGISTER_GROUP": "../x"}), "AUTO_REGISTER_GROUP"),
         (json!({"AUTO_REGISTER_GROUP": "vms", "INSTANCE_IPS": "nowhere"}), "INSTANCE_IPS \"nowhere\""),
         (json!({"AUTO_REGISTER_GROUP": "vms", "INSTANCE_IPS": "127.0.0.1"}), "INSTANCE_IPS"),
         (json!({"AUTO_REGISTER_GROUP": "vms", "INSTANCE_IPS": "::"}), "INSTANCE_IPS"),
         (json!({"AUTO_REGISTER_GROUP": "vms", "INSTANCE_IPS": "fe80::1"}), "INSTANCE_IPS"),
         (json!({"AUTO_REGISTER_GROUP": "vms", "NETWORK": "N 1"}), "NETWORK"),
-        (json!({"AUTO_REGISTER_GROUP": "vms", "LABELS": "app=x"}), "LABELS"),
+        (json!({"AUTO_REGISTER_GROUP": "vms", "LABELS": "app=x"}), "LABELS \"app=x\": expected an object"),
+        (json!({"AUTO_REGISTER_GROUP": "vms", "LABELS": ["app"]}), "LABELS \"a list\""),
         (json!({"AUTO_REGISTER_GROUP": "vms", "LABELS": {"app": 7}}), "LABELS \"app\""),
     ] {
         let refusal = claim(metadata.clone()).unwrap_err();

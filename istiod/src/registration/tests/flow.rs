@@ -148,6 +148,26 @@ async fn the_leader_looks_after_the_workloads_of_a_replica_that_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_whose_name_no_pod_can_have_is_gone_and_nobody_is_asked() {
+    let server = stage();
+    for (ip, controller) in [("10.0.0.7", "../secrets/x"), ("10.0.0.8", "..")] {
+        server.put(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+            "metadata": {"name": format!("vms-{ip}"), "namespace": "a", "uid": ip, "annotations": {
+                "istio.io/autoRegistrationGroup": "vms", CONTROLLER: controller, CONNECTED: "2026-01-01T00:00:00Z",
+            }},
+            "spec": {"address": ip},
+        }));
+        // Something is there.
+        server.run_pod(controller);
+    }
+    let _leader = replica(&server, "istiod-1", true, Limits::default());
+    for name in [ENTRY, "vms-10.0.0.8"] {
+        until("it is deleted", || server.entry(name).is_none()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn entries_of_an_earlier_process_go_unless_their_workloads_come_back() {
     let server = stage();
     for (ip, name) in [("10.0.0.7", ENTRY), ("10.0.0.8", "vms-10.0.0.8")] {

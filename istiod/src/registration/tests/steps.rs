@@ -107,6 +107,21 @@ fn an_edited_group_is_written_over_and_status_and_owner_stay() {
 }
 
 #[test]
+fn what_makes_no_entry_is_refused_with_the_reason_and_no_labels_are_no_change() {
+    let mut object = wanted();
+    object["metadata"]["labels"] = json!({"app": 7});
+    for live in [None, Some(live("me", Some(10), None))] {
+        let want = Want::Connected { object: &object, since: at(10), fresh: true };
+        let refusal = taken(&want, live.as_ref());
+        assert!(refusal.contains("expected a string"), "{refusal}");
+    }
+    object["metadata"]["labels"] = json!({});
+    let mut bare = live("me", Some(10), None);
+    bare.metadata.labels = None;
+    assert_eq!(taken(&Want::Connected { object: &object, since: at(10), fresh: false }, Some(&bare)), "nothing");
+}
+
+#[test]
 fn who_left_is_marked_and_goes_unless_another_replica_has_it() {
     let left = Want::Left { at: at(11), from: "me" };
     assert_eq!(taken(&left, Some(&live("me", Some(10), None))), "replace me - 11");

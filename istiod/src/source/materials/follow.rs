@@ -10,6 +10,7 @@ use kube::api::{Api, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use mesh_api::validate::is_object_name;
 use mesh_core::names::NamespacedName;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -29,6 +30,10 @@ impl Answered {
     fn add(&self, kind: Kind, key: NamespacedName) {
         self.lock().insert((kind, key));
         self.changed.notify_one();
+    }
+
+    fn has(&self, kind: Kind, key: &NamespacedName) -> bool {
+        self.lock().contains(&(kind, key.clone()))
     }
 
     /// Forgets what is not kept.
@@ -137,11 +142,21 @@ impl Target {
     /// Reads one object and tells what it is. Tells whether that worked.
     async fn read(&self, api: &Api<DynamicObject>, name: &Arc<str>) -> Result<bool, Unheard> {
         let key = NamespacedName::new(self.namespace.clone(), name.clone());
-        let change = match tokio::time::timeout(READ_MAX, api.get_opt(name)).await {
+        let asked = async {
+            // No object has another name, and whoever refers to one must not choose what else is asked for.
+            if is_object_name(name) { api.get_opt(name).await } else { Ok(None) }
+        };
+        let change = match tokio::time::timeout(READ_MAX, asked).await {
             Ok(Ok(Some(object))) => convert::change(self.kind, object, &self.revision),
             Ok(Ok(None)) => Change::Delete(self.kind, key.clone()),
             Ok(Err(error)) => {
                 tracing::warn!(kind = self.kind.name(), object = %key, error = %super::super::chain(&error), "not read, trying again");
+                if is_refusal(&error) && !self.answered.has(self.kind, &key) {
+                    // May last for ever, and everybody else waits for the first answer: what needs this one does without,
+                    // and says so. What was read before stays.
+                    self.changes.send(Change::Delete(self.kind, key.clone())).await.map_err(|_| Unheard)?;
+                    self.answered.add(self.kind, key);
+                }
                 return Ok(false);
             }
             Err(_) => {
@@ -153,6 +168,11 @@ impl Target {
         self.answered.add(self.kind, key);
         Ok(true)
     }
+}
+
+/// We may not read it, as opposed to: nobody can say at the moment.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 /// Longest wait for one object.

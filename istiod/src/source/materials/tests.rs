@@ -33,6 +33,10 @@ fn client(asked: Asked) -> Client {
                         json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"tls.key": "eA=="}}),
                     )
                 }
+                "/api/v1/namespaces/web/secrets/locked" => (
+                    StatusCode::FORBIDDEN,
+                    json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "message": "", "code": 403}),
+                ),
                 list if list.ends_with("/secrets") || list.ends_with("/configmaps") => (
                     StatusCode::OK,
                     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}),
@@ -58,11 +62,9 @@ spec:
   listeners: [{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}]
 ";
 
-#[tokio::test(start_paused = true)]
-async fn only_what_is_named_is_read_and_then_it_is_complete() {
-    let asked: Asked = Arc::default();
-    let model = Arc::new(RwLock::new(fixture::model("", MeshSettings::default())));
-    let (changes, mut told) = mpsc::channel(64);
+/// What is told, and how far the cluster is read.
+fn start(asked: &Asked, model: &Arc<RwLock<Model>>) -> (mpsc::Receiver<Change>, watch::Sender<bool>) {
+    let (changes, told) = mpsc::channel(64);
     let (progress, receiver) = watch::channel(false);
     let materials = Materials {
         client: client(asked.clone()),
@@ -74,6 +76,59 @@ async fn only_what_is_named_is_read_and_then_it_is_complete() {
         revision: "default".into(),
     };
     tokio::spawn(materials.run());
+    (told, progress)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_no_object_can_have_is_missing_and_nobody_is_asked_for_it() {
+    let (asked, model) = (Asked::default(), Arc::new(RwLock::new(fixture::model("", MeshSettings::default()))));
+    let (mut told, progress) = start(&asked, &model);
+    let gateway = GATEWAY.replace("[{name: cert}]", "[{name: '../configmaps/x?y z'}]");
+    fixture::changes(&gateway).into_iter().for_each(|change| model.write().unwrap().apply(change));
+    progress.send_replace(true);
+    let mut missing = Vec::new();
+    loop {
+        match tokio::time::timeout(Duration::from_secs(60), told.recv()).await.expect("news").unwrap() {
+            Change::Delete(Kind::Secret, key) => missing.push(key.name.to_string()),
+            Change::Synced(Kind::Secret) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(missing.first().map(String::as_str), Some("../configmaps/x?y z"));
+    let asked = asked.lock().unwrap().clone();
+    assert!(asked.iter().all(|(path, _)| !path.contains("..")), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_read_is_missing_at_first_and_asked_for_again() {
+    let (asked, model) = (Asked::default(), Arc::new(RwLock::new(fixture::model("", MeshSettings::default()))));
+    let (mut told, progress) = start(&asked, &model);
+    let gateway = GATEWAY.replace("[{name: cert}]", "[{name: locked}, {name: cert}]");
+    fixture::changes(&gateway).into_iter().for_each(|change| model.write().unwrap().apply(change));
+    progress.send_replace(true);
+    let (mut read, mut missing) = (Vec::new(), Vec::new());
+    loop {
+        match tokio::time::timeout(Duration::from_secs(60), told.recv()).await.expect("news").unwrap() {
+            Change::Upsert(Object::Secret(secret)) => read.push(secret.key.to_string()),
+            Change::Delete(Kind::Secret, key) => missing.push(key.to_string()),
+            Change::Synced(Kind::Secret) => break,
+            _ => {}
+        }
+    }
+    assert_eq!((read, missing), (vec!["web/cert".to_owned()], vec!["web/locked".to_owned()]));
+    let times = || asked.lock().unwrap().iter().filter(|(path, _)| path.ends_with("/secrets/locked")).count();
+    let before = times();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(times() > before, "somebody may be given the right to read it");
+    while let Ok(change) = told.try_recv() {
+        assert!(!matches!(change, Change::Delete(Kind::Secret, _)), "told once: {change:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_named_is_read_and_then_it_is_complete() {
+    let (asked, model) = (Asked::default(), Arc::new(RwLock::new(fixture::model("", MeshSettings::default()))));
+    let (mut told, progress) = start(&asked, &model);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(told.try_recv().is_err(), "the cluster is not read yet");
     fixture::changes(GATEWAY).into_iter().for_each(|change| model.write().unwrap().apply(change));

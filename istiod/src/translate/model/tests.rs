@@ -3,6 +3,7 @@
 mod broken;
 mod property;
 mod random;
+mod random_gateway;
 mod random_l7;
 
 use mesh_core::names::NamespacedName;

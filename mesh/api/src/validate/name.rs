@@ -67,7 +67,9 @@ pub(super) fn object_name(field: &Field<'_>) {
     }
 }
 
-pub(super) fn is_object_name(text: &str) -> bool {
+/// Whether a Kubernetes object can have this name: DNS labels with dots between them, up to 253 bytes.
+#[must_use]
+pub fn is_object_name(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_part = |part: &str| {
         let edges = !part.starts_with('-') && !part.ends_with('-');

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mesh_sys::process::work_in_background;
 use mesh_wire::l7;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -47,6 +48,11 @@ impl Siege {
     /// Attacks for as long as the neighbour asks: others do not notice, memory stays, and the upstream is spared.
     async fn stand(&self, attack: impl AsyncFn()) {
         let bound = FLOOR.max(2 * self.usual);
+        if cfg!(not(debug_assertions)) {
+            // Attackers are on other machines: what they compute must not slow down this one, where that is measured. The
+            // neighbour's threads began before and are not concerned.
+            work_in_background().unwrap();
+        }
         let (mut attacks, mut least) = (0, Duration::MAX);
         // Other work of the machine may spoil a round, not all of them.
         for _ in 0..ROUNDS {
@@ -61,11 +67,11 @@ impl Siege {
             }
         }
         let usual = self.usual;
-        println!("99 of 100 within {usual:?}, under {attacks} attacks within {least:?}");
+        let reached = self.app.targets().iter().filter(|target| *target == "/flood").count();
+        println!("99 of 100 within {usual:?}, under {attacks} attacks ({reached} requests) within {least:?}");
         assert!(least < bound, "99 of 100 requests of others took up to {least:?}, without the attack {usual:?}");
         let grown = self.world.status("VmHWM").saturating_sub(self.memory);
         assert!(grown < GROWTH_KIB_MAX, "grew by {grown} KiB in {attacks} attacks");
-        let reached = self.app.targets().iter().filter(|target| *target == "/flood").count();
         assert!(reached <= 600 * attacks, "{reached} requests of {attacks} floods reached the upstream");
     }
 }

@@ -13,7 +13,7 @@ use mesh_xds::server::{self, Resource};
 
 use super::super::{Delta, Model};
 use super::random::Random;
-use crate::translate::{ObjectStatus, StatusTarget};
+use crate::translate::{ObjectStatus, StatusTarget, listener};
 use crate::world::{Change, Kind, MeshSettings, NetworkGateways, Object};
 
 #[derive(Clone, Debug)]
@@ -162,7 +162,8 @@ impl Run {
     fn settle(&mut self) -> Result<(), String> {
         loop {
             let world = self.model.world();
-            let named = self.model.layer7().materials(world).into_iter().map(|(material, _)| material);
+            let by_backends = self.model.layer7().materials(world).into_iter().map(|(material, _)| material);
+            let named = by_backends.chain(listener::references(world).into_keys());
             let unread: Vec<_> = named.filter(|(kind, key)| world.is_unread(*kind, key)).collect();
             if unread.is_empty() {
                 return Ok(());

@@ -11,9 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::world::binding::{Canary, GatewayRef, WaypointChoice};
-use crate::world::gateway::{
-    AllowedNamespaces, GatewayAddress, InboundBinding, Listener, ListenerProtocol, TrafficType,
-};
+use crate::world::gateway::{InboundBinding, TrafficType};
 use crate::world::settings::{VisibilityPolicy, VisibilityRule, VisibilityRules};
 use crate::world::*;
 
@@ -42,11 +40,11 @@ impl Random {
         self.once_in(2)
     }
 
-    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(super) fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.coin().then(|| make(self))
     }
 
-    fn some<T>(&mut self, most: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(super) fn some<T>(&mut self, most: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
         (0..self.below(most + 1)).map(|_| make(self)).collect()
     }
 
@@ -101,7 +99,7 @@ impl Random {
         Some(Box::new(Binding { waypoint, canary, ingress, gateway: self.once_in(9) }))
     }
 
-    fn ip(&mut self, third: u8) -> IpAddr {
+    pub(super) fn ip(&mut self, third: u8) -> IpAddr {
         Ipv4Addr::new(10, 0, third, 1 + u8::try_from(self.below(4)).unwrap()).into()
     }
 
@@ -267,45 +265,7 @@ impl Random {
         }
     }
 
-    fn gateway(&mut self) -> Gateway {
-        let allowed = match self.below(3) {
-            0 => AllowedNamespaces::Same,
-            1 => AllowedNamespaces::All,
-            _ => AllowedNamespaces::Selected(Box::new(web_mesh())),
-        };
-        let listener =
-            Listener { name: "mesh".into(), port: 15008, protocol: ListenerProtocol::Hbone, terminates: true, allowed };
-        Gateway {
-            key: self.key(),
-            class: self.pick(&["istio-waypoint", "istio-waypoint", "istio", "istio-east-west", "other"]).into(),
-            created_s: i64::try_from(self.below(3)).unwrap(),
-            generation: 1,
-            waypoint_for: self.maybe(Self::traffic_type),
-            inbound_binding: self.once_in(4).then_some(InboundBinding::Proxy(15088)),
-            network: None,
-            service_account: None,
-            listeners: [listener].into(),
-            addresses: self
-                .maybe(|random| match random.coin() {
-                    true => GatewayAddress::Ip(random.ip(5)),
-                    false => GatewayAddress::Hostname("x.a.svc.cluster.local".into()),
-                })
-                .into_iter()
-                .collect(),
-            spec: Arc::new(
-                serde_json::from_value(serde_json::json!({
-                    "gatewayClassName": "any",
-                    "allowedListeners": {"namespaces": {"from": "All"}},
-                    "listeners": [{"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}],
-                }))
-                .unwrap(),
-            ),
-            annotations: self.once_in(5).then_some((names::GATEWAY_SERVICE_ACCOUNT, "sa")).into_iter().collect(),
-            ..Gateway::default()
-        }
-    }
-
-    fn traffic_type(&mut self) -> TrafficType {
+    pub(super) fn traffic_type(&mut self) -> TrafficType {
         self.pick(&[TrafficType::Service, TrafficType::Workload, TrafficType::All, TrafficType::None])
     }
 
@@ -374,9 +334,13 @@ impl Random {
     }
 
     pub(super) fn object(&mut self) -> Object {
-        match self.below(48) {
+        match self.below(50) {
             0..7 => Object::Pod(self.pod()),
-            7..11 => Object::Service(self.service()),
+            7..10 => Object::Service(self.service()),
+            10 => {
+                let service = self.service();
+                Object::Service(self.gateway_service(service))
+            }
             11..14 => Object::Slice(self.slice()),
             14..16 => Object::Namespace(self.cluster_namespace()),
             16 => Object::Node(Node { name: self.pick(&["n1", "n2"]).into(), locality: self.locality() }),
@@ -384,9 +348,9 @@ impl Random {
             19..21 => Object::Peer(self.peer()),
             21..25 => Object::ServiceEntry(self.service_entry()),
             25..27 => Object::WorkloadEntry(self.workload_entry()),
-            27 => Object::Gateway(self.gateway()),
-            28 => Object::GatewayClass(self.gateway_class()),
-            29 => Object::Request(self.request()),
+            27..29 => Object::Gateway(self.gateway()),
+            29 => Object::GatewayClass(self.gateway_class()),
+            30 => Object::Request(self.request()),
             _ => self.l7_object(),
         }
     }
@@ -419,7 +383,7 @@ impl Random {
             scopes: scopes.into_iter().collect(),
             entries_select_pods: !self.once_in(4),
             services_select_workload_entries: !self.once_in(4),
-            ..MeshSettings::default()
+            ..self.l7_settings()
         }
     }
 
@@ -435,6 +399,6 @@ impl Random {
     }
 }
 
-fn web_mesh() -> Selector {
+pub(super) fn web_mesh() -> Selector {
     Selector { match_labels: [("mesh".to_owned(), "web".to_owned())].into(), ..Selector::default() }
 }

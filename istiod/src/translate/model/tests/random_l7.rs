@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mesh_api::labels as names;
 use mesh_core::names::NamespacedName;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::world::*;
 impl Random {
     /// A route, a rule, a policy, or something that they name.
     pub(super) fn l7_object(&mut self) -> Object {
-        match self.below(18) {
+        match self.below(23) {
             0..3 => {
                 let spec = self.http_route();
                 Object::HttpRoute(self.written(spec))
@@ -30,16 +31,15 @@ impl Random {
                 spec["hostnames"] = json!(["x.a.svc.cluster.local"]);
                 Object::TlsRoute(self.written(spec))
             }
-            6 => {
-                let from = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": &*self.namespace()}]);
-                Object::ReferenceGrant(self.written(json!({"from": from, "to": [{"group": "", "kind": "Service"}]})))
+            6..8 => {
+                let spec = self.grant();
+                Object::ReferenceGrant(self.written(spec))
             }
-            7 => {
-                let listeners = json!([{"name": "more", "port": 81, "protocol": "HTTP"}]);
-                let spec = json!({"parentRef": {"name": self.pick(&["x", "y"])}, "listeners": listeners});
+            8..10 => {
+                let spec = self.listener_set();
                 Object::ListenerSet(self.written(spec))
             }
-            8 => {
+            10 => {
                 let validation = json!({"hostname": "x.example", "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": self.pick(&["x", "y"])}]});
                 let mut target = self.policy_target();
                 if self.coin() {
@@ -47,26 +47,28 @@ impl Random {
                 }
                 Object::BackendTlsPolicy(self.written(json!({"targetRefs": [target], "validation": validation})))
             }
-            9 => {
+            11 => {
                 let budget = json!({"budget": {"percent": 10 + self.below(3)}});
                 let spec = json!({"targetRefs": [self.policy_target()], "retryConstraint": budget});
                 Object::TrafficPolicy(self.written(spec))
             }
-            10..12 => {
+            12..14 => {
                 let spec = self.virtual_service();
                 Object::VirtualService(self.written(spec))
             }
-            12..14 => {
+            14..16 => {
                 let spec = self.destination_rule();
                 Object::DestinationRule(self.written(spec))
             }
-            14 => Object::ConfigMap(self.material("ca.crt")),
-            15 => {
+            16 => Object::ConfigMap(self.material("ca.crt")),
+            17 => {
                 let spec = self.route();
                 Object::UdpRoute(self.written(spec))
             }
-            16 => Object::Extension(self.extension()),
-            _ => Object::Secret(self.material("ca.crt")),
+            18 => Object::Extension(self.extension()),
+            19 => Object::Secret(self.material("ca.crt")),
+            20..22 => Object::Secret(self.key_pair()),
+            _ => Object::ConfigMap(self.parameters()),
         }
     }
 
@@ -111,6 +113,9 @@ impl Random {
         }
         if self.once_in(4) {
             parent["port"] = json!(80);
+        }
+        if group == names::GATEWAY_GROUP && self.once_in(4) {
+            parent["sectionName"] = json!("l0");
         }
         parent
     }
@@ -177,8 +182,8 @@ impl Random {
     fn destination_rule(&mut self) -> Value {
         let host = self.pick(&["x", "x.a.svc.cluster.local", "x.example", "*.example", "*.svc.cluster.local", "*"]);
         let mut policy = json!({"connectionPool": {"http": {"maxRetries": 1 + self.below(3)}}});
-        if self.once_in(3) {
-            policy["tls"] = json!({"mode": "SIMPLE", "credentialName": self.pick(&["x", "y"])});
+        if self.coin() {
+            policy["tls"] = json!({"mode": self.pick(&["SIMPLE", "MUTUAL"]), "credentialName": self.pick(&["x", "y"])});
         } else if self.once_in(4) {
             policy["tls"] = json!({"mode": "ISTIO_MUTUAL"});
         }
@@ -201,7 +206,7 @@ impl Random {
 }
 
 /// A certificate of nobody.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+pub(super) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
 MIIBdTCCARugAwIBAgIUSSnubL5Q2GRDFJMF8uWCNhDkNQIwCgYIKoZIzj0EAwIw
 DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjExNTM2MzdaGA8yMTI2MTAyODE1MzYz
 N1owDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABD0T
