@@ -40,7 +40,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     {
         // Looked up first: removing what is not there must not copy the shard.
         self.get(key)?;
-        self.shard(key).remove(key)
+        let shard = self.shard(key);
+        let removed = shard.remove(key);
+        if shard.is_empty() {
+            // Keys come and go in other shards each time: in the end each would keep a table for nobody.
+            shard.shrink_to_fit();
+        }
+        removed
     }
 
     /// The value of `key`, made when there is none, to be changed in place.
@@ -91,6 +97,16 @@ const SHARDS: usize = 128;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_shard_that_is_empty_keeps_no_table() {
+        let mut shards = Shards::default();
+        for key in 0..1000 {
+            shards.insert(key, key);
+            shards.remove(&key);
+        }
+        assert!(shards.shards.iter().all(|shard| shard.capacity() == 0));
+    }
 
     proptest! {
         #[test]

@@ -48,6 +48,7 @@ impl Words {
         // An identity's own texts are not shared with the words, so identities are simply rebuilt.
         self.identities = HashMap::new();
         self.words.retain(|word| Arc::strong_count(word) > 1);
+        self.words.shrink_to(self.words.len().saturating_mul(2));
         self.prune_at = self.words.len().saturating_mul(2);
     }
 
@@ -58,7 +59,7 @@ impl Words {
 }
 
 /// Below this many texts there is nothing worth freeing.
-const PRUNE_MIN: usize = 1024;
+const PRUNE_MIN: usize = 128;
 
 #[cfg(test)]
 mod tests {
