@@ -284,4 +284,4 @@ fn incremental_equals_from_scratch_in_any_order() {
 /// Changes of one sequence.
 const CHANGES: usize = 500;
 /// Sequences in `make test`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_000;
