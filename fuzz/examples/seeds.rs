@@ -60,6 +60,20 @@ fn all() -> Vec<Seeds> {
             texts(&[LOCAL, "{}", "workloads: [{uid: u, name: n, namespace: s, workloadIps: [10.0.0.1]}]"]),
         ),
         ("proxy_protocol", peers()),
+        ("proxy_header", headers()),
+        ("tls_hello", hellos()),
+        ("strict", texts(&REQUESTS)),
+        (
+            "detect",
+            texts(&[
+                "GET /x HTTP/1.1\r\nhost: a\r\n\r\n",
+                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                "M-SEARCH * HTTP/1.0\nhost: a\n\n",
+                "abcdefghijklmnopqrstuvwxyzabcdefg / HTTP/1.1\r\n\r\n",
+                "SSH-2.0-OpenSSH_9.6\r\n",
+            ]),
+        ),
+        ("socks", socks()),
         ("l7_resource", l7_resources()),
         (
             "request_target",
@@ -104,6 +118,19 @@ fn connections() -> Vec<Vec<u8>> {
         [frame(4, 0, 0, &[0, 4, 0, 0, 255, 255]), frame(6, 0, 0, &[7; 8]), frame(8, 0, 0, &[0, 1, 0, 0])].concat(),
         [frame(1, 4, 1, &headers), frame(8, 0, 1, &[0, 0, 1, 0]), frame(7, 0, 0, &[0; 8])].concat(),
     ]
+}
+
+fn socks() -> Vec<Vec<u8>> {
+    let asked: [&[u8]; 6] = [
+        &[5, 1, 0, 1, 10, 1, 0, 77, 31, 144],
+        &[5, 1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 1, 0, 77, 0, 80],
+        b"\x05\x01\x00\x03\x09cart.shop\x00\x50GET /",
+        b"\x05\x01\x00\x03\x0910.1.0.77\x00\x50",
+        b"\x05\x02\x00\x03\x03\xff\xfe\xfd\x00\x50",
+        &[5, 1, 0, 9],
+    ];
+    let greeted = asked.map(|request| [&[5, 2, 2, 0], request].concat());
+    [vec![5, 1, 2], vec![4, 1, 0, 80], vec![5, 0]].into_iter().chain(greeted).collect()
 }
 
 fn l7_resources() -> Vec<Vec<u8>> {
@@ -285,6 +312,81 @@ fn peers() -> Vec<Vec<u8>> {
         peer(3, &format!("spiffe://{}/ns/a/sa/b", "t".repeat(2100))),
     ]
 }
+
+/// PROXY headers, each with what a client says then.
+fn headers() -> Vec<Vec<u8>> {
+    let two = |command: u8, family: u8, body: &[u8]| {
+        let length = u16::try_from(body.len()).unwrap_or_default().to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[command, family], &length, body, b"GET /"].concat()
+    };
+    let extension = [4, 0, 2, 0, 0];
+    vec![
+        b"PROXY TCP4 192.0.2.1 10.0.0.1 8080 80\r\nGET /".to_vec(),
+        b"PROXY TCP6 2001:db8::1 ::ffff:10.0.0.1 65535 1\r\n".to_vec(),
+        b"PROXY UNKNOWN ignored\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.1 10.0.0.1 +8080 080\r\n".to_vec(),
+        // One byte more than a line may have.
+        format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).into_bytes(),
+        two(0x21, 0x11, &[&[10; 8], [0x1f, 0x90, 0, 80].as_slice(), &extension].concat()),
+        two(0x21, 0x21, &[0xfd; 36]),
+        two(0x20, 0, &[]),
+        two(0x21, 0x31, &[7; 216]),
+    ]
+}
+
+/// TLS hellos: in one record, in several, without a name, and with one that is none.
+fn hellos() -> Vec<Vec<u8>> {
+    let name = |name: &str| list(2, &list(2, &[&[0], list(2, name.as_bytes()).as_slice()].concat()));
+    let whole = hello(Some(&name("Shop.example.com.")));
+    let (first, second) = whole.split_at(50);
+    vec![
+        [record(&whole), record(b"more")].concat(),
+        [record(first), record(second)].concat(),
+        record(&hello(None)),
+        record(&hello(Some(&name("10.0.0.1")))),
+        record(&hello(Some(&name("not a name")))),
+        record(&[1, 0, 0, 1, 0]),
+    ]
+}
+
+fn record(fragment: &[u8]) -> Vec<u8> {
+    [&[0x16, 3, 1], list(2, fragment).as_slice()].concat()
+}
+
+/// A ClientHello of TLS 1.3 with this body of the extension `server_name`.
+fn hello(server_name: Option<&[u8]>) -> Vec<u8> {
+    let extension = |kind: u8, body: &[u8]| [&[0, kind], list(2, body).as_slice()].concat();
+    let share = [&[0, 0x1d], list(2, &[9; 32]).as_slice()].concat();
+    let extensions = [
+        server_name.map(|body| [&[0, 0], body].concat()).unwrap_or_default(),
+        extension(43, &[2, 3, 4]),
+        extension(10, &[0, 2, 0, 0x1d]),
+        extension(13, &[0, 2, 4, 3]),
+        extension(51, &list(2, &share)),
+    ]
+    .concat();
+    let body =
+        [&[3, 3], [5; 32].as_slice(), &[0], &list(2, &[0x13, 1]), &list(1, &[0]), &list(2, &extensions)].concat();
+    [&[1], list(3, &body).as_slice()].concat()
+}
+
+/// A length of so many bytes, and then so many bytes.
+fn list(width: usize, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap_or_default().to_be_bytes();
+    length.into_iter().skip(4 - width).chain(bytes.iter().copied()).collect()
+}
+
+/// Requests on connections of HTTP/1: what passes, what waits, and what is refused.
+const REQUESTS: [&str; 8] = [
+    "\r\nGET /a?b=c HTTP/1.1\r\nHost: a:80\r\nX-Tab:\ta\tb \r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.0\r\n\r\n",
+    "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\nA;name=value\r\n0123456789\r\n0\r\nx-t: v\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n",
+    "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket                    \r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    "CONNECT a:1 HTTP/1.1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "GET /#f HTTP/1.1\nHost : a\r\n folded\r\n\r\n",
+    "PUT / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length:  1 \r\n\r\n\nPUT / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
+];
 
 const LOCAL: &str = r#"
 workloads:

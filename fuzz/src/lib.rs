@@ -8,14 +8,20 @@
 pub mod admission;
 pub mod authorization;
 pub mod baggage;
+pub mod detect;
 pub mod dns;
 pub mod forwarded;
 pub mod hbone_connection;
 pub mod hbone_request;
 pub mod l7_resource;
 pub mod local_config;
+mod pieces;
+pub mod proxy_header;
 pub mod proxy_protocol;
 pub mod request_target;
+pub mod socks;
+pub mod strict;
+pub mod tls_hello;
 pub mod wds;
 pub mod zds;
 
@@ -23,18 +29,23 @@ pub mod zds;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const DECODERS: [Decoder; 13] = [
+pub const DECODERS: [Decoder; 18] = [
     ("admission", admission::run),
     ("authorization", authorization::run),
     ("baggage", baggage::run),
+    ("detect", detect::run),
     ("dns", dns::run),
     ("forwarded", forwarded::run),
     ("hbone_connection", hbone_connection::run),
     ("hbone_request", hbone_request::run),
     ("l7_resource", l7_resource::run),
     ("local_config", local_config::run),
+    ("proxy_header", proxy_header::run),
     ("proxy_protocol", proxy_protocol::run),
     ("request_target", request_target::run),
+    ("socks", socks::run),
+    ("strict", strict::run),
+    ("tls_hello", tls_hello::run),
     ("wds", wds::run),
     ("zds", zds::run),
 ];

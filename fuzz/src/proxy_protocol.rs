@@ -37,7 +37,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// A family, an address and a port.
-fn address(bytes: &[u8]) -> SocketAddr {
+pub(crate) fn address(bytes: &[u8]) -> SocketAddr {
     let mut octets = [0; 16];
     octets.iter_mut().zip(bytes.iter().skip(1)).for_each(|(to, from)| *to = *from);
     let six = Ipv6Addr::from(octets);

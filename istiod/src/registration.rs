@@ -26,6 +26,7 @@ mod registry;
 mod step;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod upkeep;
 mod writer;
 

@@ -11,12 +11,14 @@ pub mod entry;
 mod extension;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod gateway;
 pub mod host;
 pub mod l7;
 pub mod listener;
 mod member;
 mod model;
 pub mod peer;
+pub mod plan;
 pub mod pod;
 pub mod policy;
 mod references;

@@ -16,6 +16,7 @@ mod index;
 mod index_l7;
 pub mod l7_settings;
 pub mod labels;
+mod located;
 pub mod material;
 pub mod memo;
 pub mod network;

@@ -5,9 +5,9 @@
 
 use std::path::PathBuf;
 
-use istiod::gateway::Kinds;
 use istiod::source::resource;
 use istiod::translate::conditions::MANAGED;
+use istiod::translate::gateway::Kinds;
 use istiod::world::Kind;
 use serde_json::Value;
 

@@ -19,6 +19,8 @@ mod scheduler;
 mod service_account;
 pub(crate) mod status_patch;
 
+use std::time::Duration;
+
 use kube::{Api, Client};
 
 pub use bootstrap::bootstrap;
@@ -63,6 +65,12 @@ pub enum ControllerError {
         key: Key,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The API server did not answer: the other objects must not wait for it. Retried from the beginning.
+    #[error("{key} took longer than {RECONCILE_BUDGET:?}")]
+    TimedOut {
+        /// Namespace and name of the object.
+        key: Key,
     },
 }
 
@@ -119,8 +127,13 @@ where
 {
     loop {
         let key = queue.next().await;
-        match reconcile(key.clone()).await {
+        let reconciled = tokio::time::timeout(RECONCILE_BUDGET, reconcile(key.clone())).await;
+        match reconciled.unwrap_or_else(|_| Err(ControllerError::TimedOut { key: key.clone() })) {
             Ok(()) => queue.done(&key),
+            Err(error @ ControllerError::TimedOut { .. }) => {
+                tracing::warn!(controller = name, %key, %error, "reconcile was cut, will retry");
+                queue.retry(key);
+            }
             Err(error) => {
                 tracing::debug!(controller = name, %key, %error, "reconcile failed, will retry");
                 queue.retry(key);
@@ -128,6 +141,9 @@ where
         }
     }
 }
+
+/// One object at a time has a controller to itself for so long: several times what a hundred writes take.
+const RECONCILE_BUDGET: Duration = Duration::from_secs(10);
 
 /// Whether an API error says that the object is not there.
 fn is_not_found(error: &kube::Error) -> bool {
@@ -137,4 +153,33 @@ fn is_not_found(error: &kube::Error) -> bool {
 /// Whether an API error says that the object exists already or was changed meanwhile.
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::informer::key;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_whose_answer_never_comes_holds_nobody_up_and_is_tried_again() {
+        let queue = KeyQueue::default();
+        queue.push(key("a", "stuck"));
+        queue.push(key("a", "web"));
+        let (stuck, others) = (Cell::new(0), Cell::new(0));
+        let working = work("test", queue, |key| {
+            let (stuck, others) = (&stuck, &others);
+            async move {
+                if key.name.as_ref() == "stuck" {
+                    stuck.set(stuck.get() + 1);
+                    std::future::pending::<()>().await;
+                }
+                others.set(others.get() + 1);
+                Ok(())
+            }
+        });
+        assert!(tokio::time::timeout(3 * RECONCILE_BUDGET, working).await.is_err());
+        assert_eq!(others.get(), 1);
+        assert!(stuck.get() >= 2, "{}", stuck.get());
+    }
 }

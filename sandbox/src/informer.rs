@@ -164,10 +164,16 @@ where
 
     /// Puts the answer to an own write into the cache, unless the watch is already past it.
     pub fn observe(&self, object: K) {
-        let seen = self.inner.objects.read().expect(POISON).version_seen;
-        if version_of(&object) > seen {
-            self.insert(object);
-        }
+        let new = Arc::new(object);
+        let old = {
+            // One lock for both: what the watch brings in between must not be replaced by what is older.
+            let mut objects = self.inner.objects.write().expect(POISON);
+            if version_of(new.as_ref()) <= objects.version_seen {
+                return;
+            }
+            objects.map.insert(key_of(new.as_ref()), Arc::clone(&new))
+        };
+        self.notify(Change { old, new: Some(new) });
     }
 
     /// Replaces an object that is still in the cache by what an own write made of it, until the

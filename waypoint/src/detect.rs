@@ -37,7 +37,7 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     if space == 0 || bytes.get(space) != Some(&b' ') {
         return Sniffed::Other;
     }
-    match bytes.iter().position(|byte| *byte == b'\n') {
+    match bytes.iter().take(DETECT_BYTES_MAX).position(|byte| *byte == b'\n') {
         None if bytes.len() >= DETECT_BYTES_MAX => Sniffed::Other,
         None => Sniffed::More,
         Some(end) => {
@@ -182,6 +182,8 @@ mod tests {
         let long = [b"GET /".as_slice(), &vec![b'a'; DETECT_BYTES_MAX]].concat();
         assert_eq!(sniff(&long), Sniffed::Other);
         assert_eq!(sniff(&long[..DETECT_BYTES_MAX - 1]), Sniffed::More);
+        // However much is read at once.
+        assert_eq!(sniff(&[long.as_slice(), b" HTTP/1.1\r\n"].concat()), Sniffed::Other);
     }
 
     #[tokio::test]

@@ -42,7 +42,7 @@ mod record;
 mod replay;
 mod response;
 mod sticky;
-mod strict;
+pub mod strict;
 mod tunnel;
 mod upload;
 mod web;

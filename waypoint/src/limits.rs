@@ -26,6 +26,9 @@ pub const TURN_GRACE_NEWCOMER: Duration = Duration::from_millis(250);
 pub const MEMORY_LOOK: Duration = Duration::from_millis(250);
 /// See [`MEMORY_LOOK`].
 pub const MEMORY_LOOK_BUSY: Duration = Duration::from_millis(50);
+/// A worker that was told to make room for so long, and has not, is not waited for any more before the others are told
+/// again.
+pub const ROOM_BUDGET: Duration = Duration::from_secs(1);
 /// What is held back of one stream or connection is worth cutting it for, when memory runs out.
 pub const HOARD_BYTES_MIN: u64 = 64 << 10;
 /// Connections of one address that are left alone when memory is about to end.
@@ -126,6 +129,9 @@ pub const HTTP2_UNSEEN_RESETS_MAX: usize = 20;
 pub const HTTP2_STREAM_ERRORS_MAX: usize = 100;
 /// Pause before a port that could not be opened is tried again.
 pub const BIND_RETRY: Duration = Duration::from_secs(1);
+/// Requests of an HTTP/2 connection, after one that its client gave up, before which it is looked whether they are given
+/// up, too. A look costs a turn of the worker, a connection to an endpoint for nothing far more.
+pub const WARY_REQUESTS: u32 = 100;
 /// Names that one worker looks up at once; further ones wait for their turn.
 pub const LOOKUPS_MAX: usize = 16;
 /// Names whose addresses a worker remembers.

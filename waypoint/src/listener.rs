@@ -2,8 +2,8 @@
 
 pub(crate) mod accept;
 mod gateway;
-pub(crate) mod hello;
-mod proxy_header;
+pub mod hello;
+pub mod proxy_header;
 mod tunnel;
 
 use std::collections::BTreeMap;

@@ -53,7 +53,10 @@ pub(crate) async fn serve_tunnel(request: ConnectRequest, context: ConnectionCon
     match open(&context, chain).await {
         Ok(ready) => match request.accept(None) {
             Ok(stream) => carry(stream, context, ready, chain).await,
-            Err(error) => tracing::debug!(%error, "client left before its tunnel was accepted"),
+            Err(error) => {
+                tracing::debug!(%error, "client left before its tunnel was accepted");
+                ready.io.break_off();
+            }
         },
         Err(refused) => {
             let status = refused.status;
@@ -211,7 +214,10 @@ async fn carry<T: AsyncRead + AsyncWrite + Unpin>(io: T, context: ConnectionCont
     match ended {
         Ended::Relay(Ok(())) => told.end(Flags::NONE, ""),
         Ended::Relay(Err(relay::RelayError::Idle)) => told.end(Flags::SI, "idle_timeout"),
-        Ended::Relay(Err(relay::RelayError::Client(_))) => told.end(Flags::NONE, "downstream_remote_disconnect"),
+        Ended::Relay(Err(relay::RelayError::Client(_))) => {
+            told.end(Flags::NONE, "downstream_remote_disconnect");
+            relay.into_server().break_off();
+        }
         Ended::Relay(Err(relay::RelayError::Server(_))) => told.end(Flags::UC, "upstream_reset"),
         Ended::Cut => told.end(Flags::LR, "drain"),
         Ended::Aged => told.end(Flags::UMSDR, "max_connection_duration"),

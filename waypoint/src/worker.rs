@@ -9,9 +9,11 @@ use mesh_core::bucket::{Allowance, Bucket};
 
 use crate::http::ReplayBudget;
 use crate::overload::Hoards;
+use crate::pace::Pace;
 use crate::report::Local;
 use crate::shared::Shared;
 use crate::snapshot::{Backend, DirectChains, DynamicClusters};
+use crate::tally::Tally;
 use crate::upstream::{Cluster, WorkerUpstreams};
 
 /// One per worker thread. Never leaves it, so nothing in it needs a lock.
@@ -32,6 +34,12 @@ pub struct Worker {
     pub(crate) hoards: Rc<Hoards>,
     dynamic: DynamicClusters,
     random: Cell<u64>,
+    /// Of handshakes with clients.
+    pub(crate) pace: Pace,
+    /// Lines about connections that made room for others.
+    pub(crate) crowded_out: Rc<Tally>,
+    /// Lines about clients of tunnels that did not prove who they are.
+    pub(crate) unproven: Rc<Tally>,
     /// What is left of explanations of denials.
     hints: RefCell<Bucket>,
     started: Instant,
@@ -49,6 +57,9 @@ impl Worker {
             replays: Rc::default(),
             hoards: Rc::default(),
             dynamic: DynamicClusters::default(),
+            pace: Pace::new(),
+            crowded_out: Tally::new("connections made room for others"),
+            unproven: Tally::new("tunnels were refused"),
             random: Cell::new(rand::random()),
             hints: RefCell::new(Bucket::full(HINTS)),
             started: Instant::now(),

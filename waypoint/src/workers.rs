@@ -40,6 +40,14 @@ pub struct WorkerGone {
     pub index: usize,
 }
 
+/// A worker takes nothing more for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("worker {index} takes nothing more")]
+pub(crate) struct WorkerBusy {
+    /// Which one.
+    index: usize,
+}
+
 impl Workers {
     /// Starts as many threads as the settings say.
     ///
@@ -76,8 +84,26 @@ impl Workers {
         F: Future<Output = ()> + 'static,
     {
         let gone = WorkerGone { index };
-        let jobs = self.threads.get(index).and_then(|thread| thread.jobs.as_ref()).ok_or(gone)?;
+        let jobs = self.queue(index).ok_or(gone)?;
         jobs.send(Box::new(move |worker| Box::pin(job(worker)))).await.map_err(|_| gone)
+    }
+
+    /// The same for who cannot wait.
+    ///
+    /// # Errors
+    /// [`WorkerBusy`]: the worker has more to begin than fits its queue, or has ended.
+    pub(crate) fn try_spawn<F, J>(&self, index: usize, job: J) -> Result<(), WorkerBusy>
+    where
+        J: FnOnce(Rc<Worker>) -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let busy = WorkerBusy { index };
+        let jobs = self.queue(index).ok_or(busy)?;
+        jobs.try_send(Box::new(move |worker| Box::pin(job(worker)))).map_err(|_| busy)
+    }
+
+    fn queue(&self, index: usize) -> Option<&mpsc::Sender<Job>> {
+        self.threads.get(index)?.jobs.as_ref()
     }
 }
 

@@ -25,7 +25,7 @@ pub mod report;
 pub mod revocation;
 pub mod route;
 pub mod shared;
-mod socks;
+pub mod socks;
 pub mod start;
 pub mod state;
 pub mod workers;

@@ -39,3 +39,24 @@ impl CrlObserver for RevocationMetrics {
         self.untracked.get_or_create_owned(&vec![("reporter", reporter.as_str())]).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_counts_under_the_names_that_are_asked_for() {
+        let registry = Registry::new();
+        let metrics = RevocationMetrics::register(&registry);
+        metrics.rejected(Reporter::Source);
+        metrics.untracked(Reporter::Destination);
+        metrics.untracked(Reporter::Destination);
+        let page = registry.encode();
+        for line in [
+            "istio_crl_policy_rejections_total{reporter=\"source\"} 1",
+            "istio_crl_untracked_connections_total{reporter=\"destination\"} 2",
+        ] {
+            assert!(page.lines().any(|have| have == line), "{line}: {page}");
+        }
+    }
+}

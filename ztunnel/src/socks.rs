@@ -25,15 +25,18 @@ use crate::report::Direction;
 
 /// Where a client wants to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Target {
+pub enum Target {
+    /// As it stands.
     Address(SocketAddr),
+    /// To be resolved, with the port.
     Name(String, u16),
 }
 
 /// Why a client is turned away.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-enum SocksError {
+#[allow(missing_docs)] // reason: the messages say it
+pub enum SocksError {
     #[error("client said nothing usable within {SOCKS_BUDGET:?}")]
     TimedOut,
     #[error("client went away: {0}")]
@@ -92,8 +95,14 @@ pub(crate) fn serve(worker: Rc<PodWorker>, mut accepted: Accepted) -> Work {
     })
 }
 
-/// The conversation up to the destination.
-async fn negotiate(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<Target, SocksError> {
+/// The conversation up to the destination. How long it takes is bounded by the caller.
+///
+/// # Errors
+/// What the client says is not what is served here.
+///
+/// # Cancel safety
+/// Not cancel-safe: what was read is lost.
+pub async fn negotiate(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<Target, SocksError> {
     let [version, methods] = read(stream).await?;
     if version != VERSION {
         return Err(SocksError::Version { found: version });

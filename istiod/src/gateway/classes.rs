@@ -9,9 +9,9 @@ use mesh_core::drain::DrainWatch;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::Family;
 use crate::source::resource;
 use crate::translate::Model;
+use crate::translate::gateway::Family;
 use crate::world::{Kind, World};
 
 /// Makes what is missing. Every replica may: who comes second finds it there.

@@ -3,6 +3,7 @@
 mod apply;
 mod owned;
 mod queue;
+mod resource;
 #[cfg(test)]
 mod tests;
 
@@ -15,9 +16,9 @@ use mesh_core::drain::DrainWatch;
 use mesh_core::names::NamespacedName;
 use tokio::sync::watch;
 
-use super::{Deployment, Plan, plan};
 use crate::lead;
 use crate::translate::Model;
+use crate::translate::plan::{Deployment, Plan, plan};
 use apply::Applier;
 use owned::Owned;
 use queue::Queue;

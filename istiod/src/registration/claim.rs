@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use mesh_api::validate::is_object_name;
 use mesh_core::names::NamespacedName;
-use mesh_wire::discovery::Node;
+use mesh_wire::discovery::{Locality, Node};
 use prost_types::value::Kind;
 
 use super::Refusal;
 use crate::auth::Caller;
-use crate::world::{WorkloadAddress, WorkloadGroup, World};
+use crate::world::{WorkloadGroup, World};
 
 /// What a workload that wants to be registered says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Claim {
     pub address: IpAddr,
     /// Its network; empty where the group, or else the cluster, says it.
     pub network: Arc<str>,
+    /// Where it stands, as entries have it (`region/zone/subzone`); empty where it does not say.
+    pub locality: String,
     /// Its own labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -57,7 +59,9 @@ impl Claim {
         };
         let part = node.id.split('~').nth(1).unwrap_or_default();
         let address = address(text(ADDRESSES)?, part)?;
-        Ok(Some(Self { group: NamespacedName::new(namespace, group), address, network: network.into(), labels }))
+        let locality = node.locality.as_ref().map(locality).transpose()?.unwrap_or_default();
+        let (group, network) = (NamespacedName::new(namespace, group), network.into());
+        Ok(Some(Self { group, address, network, locality, labels }))
     }
 
     /// Whether the caller may have what it claims, and the group that says so. What it may not know it is not told: of
@@ -100,14 +104,13 @@ impl Claim {
     pub fn is_elsewhere(&self, own: &NamespacedName, network: &str, world: &World) -> bool {
         let full = |network: &'_ str| -> Arc<str> { if network.is_empty() { world.network() } else { network }.into() };
         let network = full(network);
-        let entries = world.workload_entries().filter(|entry| entry.key != *own);
-        let mut entries = entries.filter(|entry| entry.address == WorkloadAddress::Ip(self.address));
+        let mut entries = world.workload_entries_at(self.address).filter(|entry| entry.key != *own);
         // One that has left no longer counts: machines are replaced, and their addresses given to others.
         let left = |entry: &crate::world::WorkloadEntry| {
             entry.registered.as_ref().is_some_and(|registered| registered.disconnected.is_some())
         };
         entries.any(|entry| full(&entry.network) == network && !left(entry))
-            || (*network == *world.network() && world.pods().any(|pod| pod.ips.contains(&self.address)))
+            || (*network == *world.network() && world.has_pod_at(self.address))
     }
 }
 
@@ -131,6 +134,17 @@ fn address(told: &str, part: &str) -> Result<IpAddr, Refusal> {
         return Err(unreadable(ADDRESSES, text, expected));
     }
     Ok(address)
+}
+
+/// The parts of a node's locality as one text: of a part that is missing nothing narrower is told.
+fn locality(told: &Locality) -> Result<String, Refusal> {
+    let parts = [&told.region, &told.zone, &told.sub_zone];
+    let parts: Vec<_> = parts.into_iter().take_while(|part| !part.is_empty()).map(String::as_str).collect();
+    let plain = |part: &str| part.len() <= VALUE_BYTES_MAX && !part.contains(|c: char| c == '/' || c.is_control());
+    match parts.iter().find(|part| !plain(part)) {
+        Some(part) => Err(unreadable(LOCALITY, part, "texts of at most 63 bytes, without slashes")),
+        None => Ok(parts.join("/")),
+    }
 }
 
 fn labels(fields: &BTreeMap<String, prost_types::Value>) -> Result<BTreeMap<String, String>, Refusal> {
@@ -171,11 +185,13 @@ fn unreadable(field: &'static str, found: &str, expected: &'static str) -> Refus
 const GROUP: &str = "AUTO_REGISTER_GROUP";
 const ADDRESSES: &str = "INSTANCE_IPS";
 const LABELS: &str = "LABELS";
+/// The field of the node itself, not of its metadata.
+const LOCALITY: &str = "locality";
 /// Longest text that is read.
 const TEXT_BYTES_MAX: usize = 253;
 /// Most labels of a node.
 const LABELS_MAX: usize = 64;
-/// Longest key and value of a label.
+/// Longest key and value of a label; no part of a locality is longer either, for it is one of a node's labels.
 const KEY_BYTES_MAX: usize = 317;
 const VALUE_BYTES_MAX: usize = 63;
 /// Characters that are shown of what cannot be read.

@@ -54,6 +54,9 @@ pub fn object(claim: &Claim, group: &WorkloadGroup) -> Value {
     spec.labels.clone_from(&labels);
     spec.address = Some(claim.address.to_string());
     spec.service_account = Some(account(group).to_owned());
+    if spec.locality.as_deref().is_none_or(str::is_empty) {
+        spec.locality = (!claim.locality.is_empty()).then(|| claim.locality.clone());
+    }
     let network = claim.network(group);
     spec.network = (!network.is_empty()).then(|| network.to_owned());
     let mut annotations: BTreeMap<String, String> = metadata.annotations;

@@ -17,6 +17,8 @@ pub(super) type Outcome = Option<(u64, Result<(), Refusal>)>;
 
 /// One workload.
 pub(super) struct Place {
+    /// The group that it counts for.
+    pub(super) of: NamespacedName,
     /// None where it was connected to somebody else, or to an earlier process of ours.
     pub(super) claim: Option<Arc<Claim>>,
     pub(super) phase: Phase,
@@ -91,8 +93,9 @@ pub(super) enum Next {
 }
 
 impl Place {
-    pub(super) fn new(phase: Phase) -> Self {
+    pub(super) fn new(of: NamespacedName, phase: Phase) -> Self {
         Self {
+            of,
             claim: None,
             phase,
             streams: 0,

@@ -23,7 +23,7 @@ use crate::world::World;
 pub struct Limits {
     /// Workloads in all.
     pub total: usize,
-    /// Workloads of one group.
+    /// Workloads of one group. One whose entry is there already makes the group no larger, and is let in beyond it.
     pub group: usize,
     /// How long an entry stays after its workload left. `PILOT_WORKLOAD_ENTRY_GRACE_PERIOD`.
     pub grace: Duration,
@@ -54,7 +54,7 @@ struct State {
     places: BTreeMap<NamespacedName, Place>,
     /// When to write about whom; at most once each.
     due: BTreeSet<(Instant, NamespacedName)>,
-    /// Workloads by group.
+    /// How many workloads there are of each group, those that are leaving included.
     groups: HashMap<NamespacedName, usize>,
 }
 
@@ -106,8 +106,8 @@ impl Registry {
     ) -> Result<Option<Attendance>, Refusal> {
         let Some(claim) = Claim::of(node, namespace)? else { return Ok(None) };
         let key = entry::name(&claim);
-        self.judge(&claim, &key, caller)?;
-        let (attendance, seq, mut written) = self.join(claim, key, Timestamp::now(), Instant::now())?;
+        let has_entry = self.judge(&claim, &key, caller)?;
+        let (attendance, seq, mut written) = self.join(claim, key, has_entry, (Timestamp::now(), Instant::now()))?;
         let outcome = written.wait_for(|done| done.as_ref().is_some_and(|(have, _)| *have >= seq));
         let outcome = match tokio::time::timeout(self.limits.wait, outcome).await {
             Ok(Ok(done)) => done.as_ref().map(|(_, outcome)| outcome.clone()),
@@ -117,7 +117,8 @@ impl Registry {
         outcome.unwrap_or(Ok(())).map(|()| Some(attendance))
     }
 
-    fn judge(&self, claim: &Claim, key: &NamespacedName, caller: Option<&Caller>) -> Result<(), Refusal> {
+    /// Whether it may, and if so whether its entry is there already.
+    fn judge(&self, claim: &Claim, key: &NamespacedName, caller: Option<&Caller>) -> Result<bool, Refusal> {
         let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
         let world = model.world();
         let group = claim.judge(caller, world)?;
@@ -125,44 +126,42 @@ impl Registry {
         if claim.is_elsewhere(key, network, world) {
             return Err(Refusal::AddressTaken { address: claim.address, network: network.into() });
         }
-        Ok(())
+        let registered = world.workload_entry(key).and_then(|entry| entry.registered.as_ref());
+        Ok(registered.is_some_and(|registered| registered.group == claim.group.name))
     }
 
     fn join(
         self: &Arc<Self>,
         claim: Claim,
         key: NamespacedName,
-        now: Timestamp,
-        at: Instant,
+        has_entry: bool,
+        (now, at): (Timestamp, Instant),
     ) -> Result<(Attendance, u64, watch::Receiver<Outcome>), Refusal> {
         let mut state = self.lock();
         let group = claim.group.clone();
         if let Some(place) = state.places.get(&key) {
             // Different claims can make the same name: who came first has it.
             let other = |have: &Arc<Claim>| !have.is_of_same(&claim);
-            if place.claim.as_ref().is_some_and(other) {
+            if place.of != group || place.claim.as_ref().is_some_and(other) {
                 return Err(Refusal::ByHand { entry: key });
             }
         } else {
             let of_group = state.groups.get(&group).copied().unwrap_or_default();
-            if of_group >= self.limits.group {
+            if of_group >= self.limits.group && !has_entry {
                 return Err(Refusal::Full { max: self.limits.group, of: "of this group" });
             }
             if state.places.len() >= self.limits.total {
                 return Err(Refusal::Full { max: self.limits.total, of: "at this replica" });
             }
         }
-        let place = state.places.entry(key.clone()).or_insert_with(|| Place::new(Phase::fresh(now)));
-        let first = place.claim.replace(Arc::new(claim)).is_none();
+        let place = state.place(&key, || Place::new(group, Phase::fresh(now)));
+        place.claim = Some(Arc::new(claim));
         place.streams += 1;
         place.seq += 1;
         place.failures = 0;
         place.phase = Phase::fresh(now);
         let (seq, written) = (place.seq, place.written.subscribe());
         let due = place.not_before(at);
-        if first {
-            *state.groups.entry(group).or_default() += 1;
-        }
         state.mark(&key, due);
         drop(state);
         self.wake();
@@ -296,15 +295,22 @@ impl Registry {
         self.lock().places.contains_key(key)
     }
 
-    /// Looks after an entry whose workload was connected to `from` and is no longer: it goes after the grace time.
-    pub(super) fn adopt(&self, key: NamespacedName, from: Arc<str>, now: Timestamp, at: Instant) {
+    /// Looks after an entry of a group whose workload was connected to `from` and is no longer: it goes after the grace
+    /// time.
+    pub(super) fn adopt(
+        &self,
+        key: &NamespacedName,
+        (group, from): (NamespacedName, Arc<str>),
+        now: Timestamp,
+        at: Instant,
+    ) {
         let mut state = self.lock();
-        if state.places.contains_key(&key) || state.places.len() >= self.limits.total {
+        if state.places.contains_key(key) || state.places.len() >= self.limits.total {
             return;
         }
         let phase = Phase::Leaving { at: now, from, gone_at: at + self.limits.grace, told: false };
-        state.places.insert(key.clone(), Place::new(phase));
-        state.mark(&key, at);
+        state.place(key, || Place::new(group, phase));
+        state.mark(key, at);
         drop(state);
         self.wake();
     }
@@ -315,6 +321,15 @@ impl Registry {
 }
 
 impl State {
+    /// The place of a workload; a new one counts for its group at once.
+    fn place(&mut self, key: &NamespacedName, new: impl FnOnce() -> Place) -> &mut Place {
+        self.places.entry(key.clone()).or_insert_with(|| {
+            let place = new();
+            *self.groups.entry(place.of.clone()).or_default() += 1;
+            place
+        })
+    }
+
     /// Has something written then, or before.
     fn mark(&mut self, key: &NamespacedName, at: Instant) {
         let Some(place) = self.places.get_mut(key) else { return };
@@ -330,11 +345,10 @@ impl State {
         if let Some(due) = place.due {
             self.due.remove(&(due, key.clone()));
         }
-        let Some(claim) = place.claim else { return };
-        if let Some(count) = self.groups.get_mut(&claim.group) {
+        if let Some(count) = self.groups.get_mut(&place.of) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.groups.remove(&claim.group);
+                self.groups.remove(&place.of);
             }
         }
     }

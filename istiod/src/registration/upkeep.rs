@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Registry;
+use super::turn::Turn;
 use crate::source::chain;
 use crate::world::Registered;
 
@@ -51,13 +52,23 @@ pub(super) enum Need {
     Question(Arc<str>),
 }
 
+/// The group and the replica that an entry names.
+type Names = (NamespacedName, Arc<str>);
+
 /// Entries that the registry does not know, and that nobody seems to look after.
 #[derive(Debug, Default)]
 struct LeftOver {
-    /// With the replica that they name.
-    adopted: Vec<(NamespacedName, Arc<str>)>,
+    adopted: BTreeMap<NamespacedName, Names>,
     /// By the replica that they name.
-    questions: BTreeMap<Arc<str>, Vec<NamespacedName>>,
+    questions: BTreeMap<Arc<str>, Vec<(NamespacedName, Names)>>,
+}
+
+/// Whose turn it is in the next sweep. Of replicas that run, and of entries that cannot be deleted, some are there in every
+/// sweep: nobody has to wait behind them for ever.
+#[derive(Debug, Default)]
+struct Turns {
+    replicas: Turn<Arc<str>>,
+    entries: Turn<NamespacedName>,
 }
 
 impl Upkeep {
@@ -70,6 +81,7 @@ impl Upkeep {
         // Who was connected to the process before us comes back first.
         let adopts_at = Instant::now() + RETURN;
         let mut sweeps_at = adopts_at;
+        let mut turns = Turns::default();
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -83,7 +95,7 @@ impl Upkeep {
                 sweeps_at = now + SWEEP_EVERY;
                 tokio::select! {
                     _ = drain.signaled() => return,
-                    () = self.sweep() => {}
+                    () = self.sweep(&mut turns) => {}
                 }
             }
         }
@@ -95,20 +107,20 @@ impl Upkeep {
     }
 
     /// Takes over what is left over, some at a time.
-    async fn sweep(&self) {
+    async fn sweep(&self, turns: &mut Turns) {
         let LeftOver { mut adopted, questions } = self.left_over();
-        for (controller, entries) in questions.into_iter().take(REPLICAS_MAX) {
+        for (controller, entries) in turns.replicas.next(questions, REPLICAS_MAX) {
             match self.is_gone(&controller).await {
-                Ok(true) => adopted.extend(entries.into_iter().map(|key| (key, controller.clone()))),
+                Ok(true) => adopted.extend(entries),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(replica = &*controller, error = %chain(&error), "whether a replica runs is not known");
                 }
             }
         }
-        for (key, controller) in adopted.into_iter().take(ADOPTED_MAX) {
-            tracing::info!(entry = %key, replica = &*controller, "the replica of a registered workload is gone");
-            self.registry.adopt(key, controller, Timestamp::now(), Instant::now());
+        for (key, names) in turns.entries.next(adopted, ADOPTED_MAX) {
+            tracing::info!(entry = %key, replica = &*names.1, "the replica of a registered workload is gone");
+            self.registry.adopt(&key, names, Timestamp::now(), Instant::now());
         }
     }
 
@@ -123,10 +135,12 @@ impl Upkeep {
             if self.registry.knows(&entry.key) {
                 continue;
             }
+            let key = entry.key.clone();
+            let names = (NamespacedName::new(key.namespace.clone(), one.group.clone()), one.controller.clone());
             match need(one, &self.registry.me, leads, (self.registry.limits.grace, self.max_age), now) {
                 Need::Nothing => {}
-                Need::Adoption => found.adopted.push((entry.key.clone(), one.controller.clone())),
-                Need::Question(controller) => found.questions.entry(controller).or_default().push(entry.key.clone()),
+                Need::Adoption => drop(found.adopted.insert(key, names)),
+                Need::Question(controller) => found.questions.entry(controller).or_default().push((key, names)),
             }
         }
         found

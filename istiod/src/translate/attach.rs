@@ -12,7 +12,7 @@ use mesh_core::names::NamespacedName;
 
 use super::conditions::Condition;
 use super::waypoint::{self, Subject};
-use crate::gateway::Family;
+use crate::translate::gateway::Family;
 use crate::world::{Target, TargetKind, World};
 
 /// A target that no waypoint stands for.

@@ -1,6 +1,7 @@
 //! What the statuses of objects should say.
 
 mod closed;
+mod gateway;
 mod parts;
 pub mod words;
 
@@ -14,7 +15,6 @@ use super::l7::remarks::Board;
 use super::required::{decides, guarded};
 use super::waypoint::{self, Subject};
 use super::{attach, backend_policy, extension, l7, peer, policy, route};
-use crate::gateway::status as gateway;
 pub use parts::{Attached, GatewayParts, ListenerPart, Parts};
 
 use crate::world::{
@@ -222,8 +222,7 @@ pub fn of(
         }
         Kind::DestinationRule => {
             let rule = world.destination_rule(key).filter(|_| seen);
-            let found = remarks.texts(kind, key);
-            let judged = rule.map(|rule| (rule.generation, vec![l7::report::destination_rule(world, rule, found)]));
+            let judged = rule.map(|rule| (rule.generation, vec![l7::report::destination_rule(world, rule, remarks)]));
             vec![(CONFIG_MANAGER, served(judged, unreadable))]
         }
         Kind::WasmPlugin | Kind::TrafficExtension | Kind::EnvoyFilter => {

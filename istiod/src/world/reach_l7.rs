@@ -138,13 +138,13 @@ impl World {
         match kind {
             ParentKind::Service => {
                 let host = self.settings.hostname(parent);
-                self.reach_virtual_statuses(&host, dirty);
+                self.reach_host_statuses(&host, dirty);
                 dirty.ports.insert(HostKey::new(parent.namespace.clone(), host));
             }
             ParentKind::ServiceEntry => {
                 let Some(entry) = self.entries.get(parent) else { return };
                 for host in &entry.hosts {
-                    self.reach_virtual_statuses(host, dirty);
+                    self.reach_host_statuses(host, dirty);
                     dirty.ports.insert(HostKey::new(parent.namespace.clone(), host.clone()));
                 }
             }
@@ -182,9 +182,7 @@ impl World {
     fn reach_hostname(&self, hostname: &Arc<str>, dirty: &mut Dirty) {
         dirty.backends.insert(hostname.clone());
         dirty.conditions.extend(self.callers_of(hostname).cloned());
-        self.reach_virtual_statuses(hostname, dirty);
-        let rules = self.index.l7.rules.of(hostname);
-        dirty.conditions.extend(rules.map(|key| (Kind::DestinationRule, key.clone())));
+        self.reach_host_statuses(hostname, dirty);
     }
 
     /// Statuses of the routes that lead to services which may be bound or guarded otherwise than before.
@@ -200,10 +198,12 @@ impl World {
         }
     }
 
-    /// Statuses of the VirtualServices for a hostname: they tell of its waypoint.
-    pub(super) fn reach_virtual_statuses(&self, hostname: &str, dirty: &mut Dirty) {
+    /// Statuses of the VirtualServices and DestinationRules for a hostname: they tell of its waypoint.
+    pub(super) fn reach_host_statuses(&self, hostname: &str, dirty: &mut Dirty) {
         let all = self.virtual_services_for(hostname);
         dirty.conditions.extend(all.into_iter().map(|one| (Kind::VirtualService, one.key.clone())));
+        let rules = self.index.l7.rules.of(hostname);
+        dirty.conditions.extend(rules.map(|key| (Kind::DestinationRule, key.clone())));
     }
 
     /// Statuses of the policies for a backend.

@@ -162,7 +162,7 @@ impl World {
         let Some(service) = service else { return };
         let hostname = self.settings.hostname(&service.key);
         self.reach_published(&service.key, &hostname, dirty);
-        self.reach_virtual_statuses(&hostname, dirty);
+        self.reach_host_statuses(&hostname, dirty);
         self.reach_status(TargetKind::Service, &service.key, dirty);
         if self.settings.implicit_waypoint_allow {
             self.reach_members_of(service, dirty);
@@ -173,7 +173,7 @@ impl World {
         let Some(entry) = entry else { return };
         for host in &entry.hosts {
             self.reach_published(&entry.key, host, dirty);
-            self.reach_virtual_statuses(host, dirty);
+            self.reach_host_statuses(host, dirty);
         }
         self.reach_status(TargetKind::ServiceEntry, &entry.key, dirty);
         // Endpoints have waypoints of their own.

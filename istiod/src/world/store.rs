@@ -84,6 +84,8 @@ pub(super) struct Index {
     pub(super) hosts: Hosts,
     /// Who claims a virtual address.
     pub(super) addresses: MultiMap<IpAddr, HostSource>,
+    /// Workloads by their addresses.
+    pub(super) located: super::located::Located,
     /// Objects by the Gateways that their own labels name.
     pub(super) bound: MultiMap<NamespacedName, (Kind, NamespacedName)>,
     /// Policies by what their targets name, where a class has no namespace.
@@ -310,6 +312,7 @@ impl World {
             Object::ServiceEntry(entry) => self.index_entry(entry, step),
             Object::WorkloadEntry(entry) => {
                 let key = &entry.key;
+                self.index.located.index_entry(entry, step);
                 self.index.bind(Kind::WorkloadEntry, key, &key.namespace, entry.binding.as_deref(), step);
             }
             Object::Request(policy) => {
@@ -335,6 +338,7 @@ impl World {
             let gateway = NamespacedName::new(pod.key.namespace.clone(), gateway);
             step.on(&mut self.index.pods_by_gateway, &gateway, &pod.key.name);
         }
+        self.index.located.index_pod(pod, step);
         self.index.bind(Kind::Pod, &pod.key, &pod.key.namespace, pod.binding.as_deref(), step);
     }
 

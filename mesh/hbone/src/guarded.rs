@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -38,10 +38,18 @@ pub struct Guarded<T> {
 #[derive(Debug, Clone, Default)]
 pub struct Verdict(Arc<Seen>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     flood: OnceLock<Flood>,
     data_bytes: AtomicU64,
+    /// Requests that may still be handed out, or [`NO_GATE`].
+    requests_left: AtomicU32,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { flood: OnceLock::new(), data_bytes: AtomicU64::new(0), requests_left: AtomicU32::new(NO_GATE) }
+    }
 }
 
 impl Verdict {
@@ -55,6 +63,27 @@ impl Verdict {
     #[must_use]
     pub fn data_bytes(&self) -> u64 {
         self.0.data_bytes.load(Ordering::Relaxed)
+    }
+
+    /// From now on only so many more requests are handed out: the library decodes all that it can read before it shows
+    /// the first of them, of which each may be the last that the peer is allowed. Whoever drives the connection allows
+    /// more when it has seen these.
+    pub(crate) fn allow_requests(&self, count: u32) {
+        self.0.requests_left.store(count, Ordering::Relaxed);
+    }
+
+    /// Nothing is handed out until more requests are allowed; nobody is woken then.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.0.requests_left.load(Ordering::Relaxed) == 0
+    }
+
+    /// Counts one, and tells whether there may be more.
+    fn request(&self) -> bool {
+        let left = self.0.requests_left.load(Ordering::Relaxed);
+        if left != NO_GATE {
+            self.0.requests_left.store(left.saturating_sub(1), Ordering::Relaxed);
+        }
+        left > 1
     }
 }
 
@@ -132,7 +161,8 @@ impl<T> Guarded<T> {
                 verdict.0.data_bytes.fetch_add(frame.bytes.into(), Ordering::Relaxed);
             }
             hygiene.received(frame, || since.elapsed())?;
-            Ok(if *owed < COST_AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            let more = frame.kind != Kind::Headers || verdict.request();
+            Ok(if more && *owed < COST_AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })
     }
 
@@ -161,7 +191,12 @@ impl<T> Guarded<T> {
     /// Pays for what was read, or lets other tasks run first.
     fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.owed >= COST_PER_UNIT {
-            ready!(coop::poll_proceed(cx)).made_progress();
+            let Poll::Ready(turn) = coop::poll_proceed(cx) else {
+                // Whoever waits for this processor has most likely not had so much of it.
+                std::thread::yield_now();
+                return Poll::Pending;
+            };
+            turn.made_progress();
             self.owed -= COST_PER_UNIT;
         }
         Poll::Ready(())
@@ -171,7 +206,7 @@ impl<T> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.verdict.flood().is_some() {
+        if this.verdict.flood().is_some() || this.verdict.is_shut() {
             return Poll::Pending;
         }
         ready!(this.poll_pay(cx));
@@ -225,6 +260,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     }
 }
 
+/// Any number of requests.
+const NO_GATE: u32 = u32::MAX;
 /// What one unit of a task's turn pays for; it has 128 of them.
 const COST_PER_UNIT: u32 = 2;
 /// The library handles all that one read gives it before it asks for more, so that this bounds what it does in a row.
@@ -298,6 +335,25 @@ mod tests {
         peer.write_all(&bulk).await.unwrap();
         let mut piece = vec![0; 64 << 10];
         assert_eq!(guarded.read(&mut piece).await.unwrap(), bulk.len(), "few large frames are handed out at once");
+    }
+
+    #[tokio::test]
+    async fn no_more_requests_are_handed_out_than_were_allowed() {
+        let (mut peer, io) = tokio::io::duplex(1 << 20);
+        let mut guarded = Guarded::new(io, Frames::at_once(), Speaker::Tunnel);
+        let verdict = guarded.verdict();
+        let request = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82];
+        peer.write_all(&request.repeat(9)).await.unwrap();
+        let mut read = [0; 90];
+        verdict.allow_requests(3);
+        assert_eq!(guarded.read(&mut read).await.unwrap(), 29, "up to the head of the third");
+        assert!(verdict.is_shut());
+        assert!(futures::poll!(std::pin::pin!(guarded.read(&mut read))).is_pending());
+        verdict.allow_requests(5);
+        assert_eq!(guarded.read(&mut read).await.unwrap(), 50, "and up to that of the eighth");
+        verdict.allow_requests(5);
+        assert_eq!(guarded.read(&mut read).await.unwrap(), 11);
+        assert!(!verdict.is_shut());
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ pub mod pool;
 pub mod read_ahead;
 pub mod server;
 pub mod settings;
+pub mod steps;
 pub mod stream;
 pub mod tls;
 pub mod traceparent;

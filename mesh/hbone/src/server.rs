@@ -23,6 +23,9 @@ use crate::settings::{
 };
 use crate::stream::H2Stream;
 
+/// What the library has found.
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
 /// One HTTP/2 connection from a client. Its streams live only while somebody calls [`ServerConnection::next`].
 pub struct ServerConnection<T> {
     h2: h2::server::Connection<Guarded<T>, Bytes>,
@@ -62,6 +65,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         let mut h2 = handshake.await.map_err(|_| HboneError::HandshakeTimeout(HANDSHAKE_BUDGET))??;
         let keepalive = Keepalive::new(h2.ping_pong());
         let wrong = Bucket::full(Budget::WrongRequest.allowance(Speaker::Tunnel));
+        verdict.allow_requests(REQUESTS_AT_ONCE);
         Ok(Self { h2, keepalive, verdict, wrong, began: Instant::now() })
     }
 
@@ -77,7 +81,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             if let Poll::Ready(dead) = self.keepalive.poll_dead(cx) {
                 return Poll::Ready(Some(Err(dead)));
             }
-            let accepted = self.h2.poll_accept(cx);
+            let accepted = self.poll_accept(cx);
             let flood = match &accepted {
                 Poll::Pending => self.verdict.flood(),
                 Poll::Ready(Some(Ok((request, _)))) if request.method() != Method::CONNECT => self.count_wrong(),
@@ -92,6 +96,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             accepted.map(|accepted| Some(accepted?.map(ConnectRequest::new).map_err(HboneError::from)))
         })
         .await
+    }
+
+    /// The next request. No more are read while there is one that was read before.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, h2::Error>>> {
+        loop {
+            let accepted = self.h2.poll_accept(cx);
+            if accepted.is_ready() || !self.verdict.is_shut() {
+                return accepted;
+            }
+            // Ends: each time round hands out bytes, and those cost the task's turn.
+            self.verdict.allow_requests(REQUESTS_AT_ONCE);
+        }
     }
 
     /// Counts a request that no tunnel makes.
@@ -135,7 +151,7 @@ pub struct ConnectRequest {
 }
 
 impl ConnectRequest {
-    fn new((request, respond): (http::Request<RecvStream>, SendResponse<Bytes>)) -> Self {
+    fn new((request, respond): Accepted) -> Self {
         let (head, body) = request.into_parts();
         Self {
             method: head.method,
@@ -207,9 +223,48 @@ impl std::fmt::Debug for ConnectRequest {
     }
 }
 
+/// Requests that are read before the first of them is looked at.
+const REQUESTS_AT_ONCE: u32 = 8;
 /// Streams that we reset and remember, so that frames of theirs which were under way are no error.
 const REMEMBERED_RESETS: usize = 50;
 /// Streams that the peer may reset before we have seen their requests.
 const UNSEEN_RESETS: usize = 20;
 /// Streams that we may have to reset for the peer's mistakes, over the life of a connection.
 const STREAM_ERRORS: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    #[tokio::test]
+    async fn requests_are_looked_at_before_more_are_read_and_none_is_forgotten() {
+        const REQUESTS: usize = 50;
+        let (here, there) = tokio::io::duplex(1 << 20);
+        let client = tokio::spawn(async move {
+            let (mut send, connection) = h2::client::handshake(there).await.unwrap();
+            let mut answers = Vec::new();
+            for _ in 0..REQUESTS {
+                let connect = Request::builder().method(Method::CONNECT).uri("10.0.0.1:80").body(()).unwrap();
+                answers.push(send.send_request(connect, true).unwrap().0);
+            }
+            drop(send);
+            let connection = tokio::spawn(connection);
+            for answer in answers {
+                assert_eq!(answer.await.unwrap().status(), StatusCode::FORBIDDEN);
+            }
+            connection.await.unwrap().unwrap();
+        });
+        let mut server = ServerConnection::handshake(here, &Settings::default()).await.unwrap();
+        let mut seen = 0;
+        let mut shut = 0;
+        while let Some(request) = server.next().await {
+            shut += usize::from(server.verdict.is_shut());
+            request.unwrap().reject(StatusCode::FORBIDDEN);
+            seen += 1;
+        }
+        client.await.unwrap();
+        assert_eq!(seen, REQUESTS);
+        assert!(shut >= REQUESTS / 2, "more was read while {} requests waited", REQUESTS - shut);
+    }
+}

@@ -181,6 +181,30 @@ pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
     SockRef::from(socket).set_mark(mark)
 }
 
+/// Makes the close of a connection a reset, or an orderly end again. A reset tells the peer at once and leaves no port
+/// behind that waits for stragglers; what was not sent yet is lost.
+///
+/// # Errors
+/// As `setsockopt` gives them.
+pub fn set_reset_on_close(socket: &impl AsFd, reset: bool) -> io::Result<()> {
+    SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO))
+}
+
+/// Bytes that were written to a TCP connection and that the peer's system has not confirmed yet; an end that was written
+/// counts as one.
+///
+/// # Errors
+/// As `ioctl` gives them.
+#[allow(unsafe_code)] // SIOCOUTQ has no wrapper in socket2 or nix
+pub fn unconfirmed_bytes(socket: &impl AsFd) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: tcp(7), SIOCOUTQ (the same number as TIOCOUTQ): the kernel writes one c_int to the address that is passed.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) };
+    nix::errno::Errno::result(done)?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Where a redirected connection was going, canonical; the local address of one that was not redirected.
 ///
 /// # Errors
@@ -284,6 +308,30 @@ mod tests {
         assert!(second.is_ok());
         options.reuse_port = false;
         assert!(options.bind().is_err());
+    }
+
+    #[test]
+    fn what_the_peer_has_not_confirmed_is_counted_and_a_close_may_be_a_reset() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for reset in [true, false] {
+            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            client.write_all(b"heard").unwrap();
+            let mut heard = [0; 5];
+            server.read_exact(&mut heard).unwrap();
+            assert_eq!(unconfirmed_bytes(&client).unwrap(), 0);
+            set_reset_on_close(&client, true).unwrap();
+            set_reset_on_close(&client, reset).unwrap();
+            drop(client);
+            let end = server.read(&mut heard).map_err(|error| error.kind());
+            assert_eq!(end, if reset { Err(io::ErrorKind::ConnectionReset) } else { Ok(0) });
+        }
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        // Nobody reads: what the peer's system does not take stays here.
+        while client.write(&[0; 64 << 10]).is_ok() {}
+        assert!(unconfirmed_bytes(&client).unwrap() > 0);
     }
 
     #[test]

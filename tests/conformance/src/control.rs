@@ -1,7 +1,9 @@
 //! The control plane's port: TLS, HTTP/2, and the two services behind it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -60,10 +62,18 @@ impl Control {
     /// Listens again after [`Control::stop`].
     pub fn listen(&self) {
         let listener = self.netns.run(|| {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.set_reuseaddr(true).unwrap();
-            socket.bind(self.addr).unwrap();
-            socket.listen(64).unwrap()
+            let deadline = Instant::now() + STILL_HELD;
+            loop {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.set_reuseaddr(true).unwrap();
+                match socket.bind(self.addr).and_then(|()| socket.listen(64)) {
+                    Ok(listener) => break listener,
+                    Err(error) if error.kind() != ErrorKind::AddrInUse || Instant::now() >= deadline => {
+                        panic!("{}: {error}", self.addr)
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
         });
         let task = tokio::spawn(accept(listener.unwrap(), Arc::clone(&self.shared)));
         if let Some(old) = self.accepting.lock().unwrap().replace(task) {
@@ -165,3 +175,7 @@ async fn serve(request: Request<RecvStream>, respond: SendResponse<Bytes>, share
         _ => grpc::refuse(respond, 12, "no such method"),
     }
 }
+
+/// A process that another test starts has the descriptors of this one until its own program begins: a listener that was
+/// closed here may still be open there.
+const STILL_HELD: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::guard::Watch;
 use super::tunnel::Tunnel;
 use crate::connection::ConnectionContext;
+use crate::limits::WARY_REQUESTS;
 
 /// One connection of a client.
 pub(crate) struct Connection {
@@ -18,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) watch: Option<Rc<Watch>>,
     /// No request after the one at hand.
     pub(crate) closing: Cell<bool>,
+    /// Requests left that are looked at twice before anything is done for them.
+    wary: Cell<u32>,
     active: Cell<usize>,
     quiet_since: Cell<Instant>,
     /// The upgrade that was granted, until the server has let go of the stream.
@@ -36,6 +39,7 @@ impl Connection {
             context,
             watch,
             closing: Cell::new(false),
+            wary: Cell::new(0),
             active: Cell::new(0),
             quiet_since: Cell::new(Instant::now()),
             upgraded: RefCell::new(None),
@@ -47,6 +51,25 @@ impl Connection {
     /// Whether it is HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         self.watch.is_none()
+    }
+
+    /// The client has given up a request. It may do so with the next ones, too.
+    pub(crate) fn given_up(&self) {
+        self.wary.set(WARY_REQUESTS);
+    }
+
+    /// Lets the server look whether the client of HTTP/2 has given up the request, which has just come, as it did with
+    /// others lately: that may be known already, and then nothing is to be done for it.
+    ///
+    /// # Cancel safety
+    /// Being dropped is the point.
+    pub(crate) async fn look_twice(&self) {
+        let left = self.wary.get();
+        if left > 0 && self.is_http2() {
+            self.wary.set(left - 1);
+            // The server looks when its service does not answer at once.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Counts a request until it has ended.

@@ -55,6 +55,7 @@ pub(crate) async fn serve(
     let fallback = OnceCell::new();
     let mut dress = Dress::new(request.headers());
     record.grpc = dress.is_grpc;
+    connection.look_twice().await;
     let answer = match &chain {
         _ if connection.context.worker.shared.overload.level() == Level::Over => Err(Local::overload()),
         Ok(chain) => run(&connection, chain, &fallback, &mut record, &mut dress, request).await,

@@ -325,6 +325,7 @@ impl<'a, 'b> Attempts<'a, 'b> {
 
     /// What the client sends is no body, or it has left.
     fn client_broke_off(&self) -> Local {
+        self.route.connection.given_up();
         let fault = self.route.connection.watch.as_ref().and_then(|watch| watch.fault());
         match fault {
             Some(fault) => Local::bad_request(format!("http1.codec_error|{fault}")),

@@ -221,6 +221,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.reported {
+            self.connection.given_up();
             self.cut(Flags::DC, "downstream_remote_disconnect");
         }
     }

@@ -15,13 +15,13 @@
 mod fault;
 mod scan;
 
-pub(crate) use fault::Fault;
+pub use fault::Fault;
 use fault::{CHUNK_EXTENSION_BYTES_MAX, TRAILER_BYTES_MAX};
 use scan::{Word, decimal, is_token, printable, skip, take};
 
 /// Reads along with the bytes of one connection. Pure; a few dozen bytes of state.
 #[derive(Debug, Clone)]
-pub(crate) struct Strict {
+pub struct Strict {
     at: At,
     /// Trailers follow the same rules as the fields of a head, but decide nothing.
     in_trailers: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Strict {
 
 /// What a piece of bytes means for whoever passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// All may pass.
     Fine,
     /// So many may pass; the others must wait until the request before them has its answer.
@@ -95,9 +95,16 @@ enum Step {
     Hold,
 }
 
+impl Default for Strict {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Strict {
     /// At the beginning of a connection.
-    pub(crate) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             at: At::Start(0),
             in_trailers: false,
@@ -110,7 +117,7 @@ impl Strict {
     }
 
     /// Reads along.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Verdict {
+    pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
         let mut rest = bytes;
         while !rest.is_empty() {
             let passed = bytes.len() - rest.len();
@@ -124,7 +131,8 @@ impl Strict {
     }
 
     /// Whether a head has begun and not ended, blank lines before it included.
-    pub(crate) fn in_head(&self) -> bool {
+    #[must_use]
+    pub fn in_head(&self) -> bool {
         match self.at {
             At::Start(blank) => blank > 0,
             At::StartFeed(_) => true,
@@ -305,7 +313,8 @@ impl Strict {
                 }
                 self.head.chunked = true;
             }
-            Field::Upgrade => self.head.upgrade |= self.value.trimmed() == Some(b"websocket"),
+            // One too long to remember may be much white space around it: to wait does no harm.
+            Field::Upgrade => self.head.upgrade |= self.value.trimmed().is_none_or(|value| value == b"websocket"),
         }
         if self.head.chunked && self.head.length.is_some() {
             return Err(Fault::BothLengths);

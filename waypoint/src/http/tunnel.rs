@@ -108,9 +108,13 @@ impl Pending {
             Some(client) => {
                 let passed_on = connection.passed_on();
                 tokio::task::spawn_local(async move {
-                    if let Ok(upgraded) = client.await {
-                        let count = move |read| passed_on.set(passed_on.get() + read as u64);
-                        relay(Heard::new(TokioIo::new(upgraded), count), Bytes::new(), tunnel).await;
+                    match client.await {
+                        Ok(upgraded) => {
+                            let count = move |read| passed_on.set(passed_on.get() + read as u64);
+                            relay(Heard::new(TokioIo::new(upgraded), count), Bytes::new(), tunnel).await;
+                        }
+                        // The client has left.
+                        Err(_) => tunnel.upstream.break_off(),
                     }
                 });
             }
@@ -136,7 +140,10 @@ pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO, early:
             (record.body_received, record.body_sent) = (received, sent);
             record.finish();
         }
-        Err(error) => record.cut(Flags::UC, format!("upgraded_stream_broke|{error}")),
+        Err(error) => {
+            record.cut(Flags::UC, format!("upgraded_stream_broke|{error}"));
+            upstream.break_off();
+        }
     }
 }
 

@@ -84,6 +84,7 @@ pub(super) async fn run(
                     return;
                 }
             };
+            let crowded_out = worker.crowded_out.clone();
             let accepted = Accepted { tcp, peer, local, place: place.clone() };
             let served = async {
                 match entrance {
@@ -93,7 +94,11 @@ pub(super) async fn run(
             };
             tokio::select! {
                 () = served => {}
-                () = place.lost() => tracing::info!(%peer, %local, "connection was cut: it made room for others"),
+                () = place.lost() => {
+                    if crowded_out.has_line() {
+                        tracing::info!(%peer, %local, "connection was cut: it made room for others");
+                    }
+                }
             }
         });
         if given.await.is_err() {

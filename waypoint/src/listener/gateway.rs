@@ -133,8 +133,9 @@ impl Arrival {
             Ok(config) => config,
             Err(reason) => return self.refuse(Flags::DPE, "tls_error", &reason),
         };
-        let accepting = TlsAcceptor::from(config).accept(ReadAhead::new(io));
-        let stream = match in_turn(&self.worker.shared.listener_turns, self.direct, accepting).await {
+        let accepting = Box::pin(TlsAcceptor::from(config).accept(ReadAhead::new(io)));
+        let Worker { shared, pace, .. } = &*self.worker;
+        let stream = match in_turn(&shared.listener_turns, pace, self.direct, accepting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return self.refuse(Flags::DPE, "tls_error", &format!("TLS handshake failed: {error}")),
             Err(reason) => return self.refuse(Flags::DPE, "tls_error", &reason),

@@ -12,7 +12,7 @@ use crate::limits::{HELLO_BYTES_MAX, READ_BYTES_MIN};
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Hello {
+pub enum Hello {
     /// TLS, and the server name that is wanted, in lower case.
     Tls(Option<Arc<str>>),
     /// Something else, or nothing.
@@ -23,7 +23,7 @@ pub(crate) enum Hello {
 ///
 /// # Errors
 /// Reading failed.
-pub(crate) async fn read<T: AsyncRead + Unpin>(mut io: T) -> io::Result<(Hello, Replay<T>)> {
+pub async fn read<T: AsyncRead + Unpin>(mut io: T) -> io::Result<(Hello, Replay<T>)> {
     let mut first = BytesMut::new();
     let mut acceptor = Acceptor::default();
     let mut seen = 0;

@@ -13,7 +13,7 @@ use crate::limits::{PROXY_HEADER_BUDGET, PROXY_HEADER_BYTES_MAX, READ_BYTES_MIN}
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Header {
+pub enum Header {
     /// Source and destination of the connection that the load balancer took.
     Proxied(SocketAddr, SocketAddr),
     /// The load balancer speaks for itself.
@@ -22,7 +22,7 @@ pub(super) enum Header {
 
 /// Why a connection has no header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
+pub enum HeaderError {
     /// Something else came.
     #[error("connection does not begin with a PROXY header")]
     Absent,
@@ -38,7 +38,7 @@ pub(super) enum HeaderError {
 ///
 /// # Errors
 /// [`HeaderError`]: the connection must be closed.
-pub(super) async fn read<T: AsyncRead + Unpin>(mut io: T) -> Result<(Header, Replay<T>), HeaderError> {
+pub async fn read<T: AsyncRead + Unpin>(mut io: T) -> Result<(Header, Replay<T>), HeaderError> {
     let reading = async {
         let mut first = BytesMut::new();
         loop {
@@ -83,7 +83,8 @@ fn parse(bytes: &[u8]) -> Parsed {
 }
 
 fn version_one(bytes: &[u8]) -> Parsed {
-    let Some(end) = bytes.windows(2).take(V1_BYTES_MAX).position(|pair| pair == b"\r\n") else {
+    let line = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
+    let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
         return if bytes.len() >= V1_BYTES_MAX { Parsed::Bad } else { Parsed::More };
     };
     let text = bytes.get(..end).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
@@ -93,7 +94,7 @@ fn version_one(bytes: &[u8]) -> Parsed {
         ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, source_port, destination_port] => {
             let address = |ip: &str, port: &str| {
                 let ip: IpAddr = ip.parse().ok()?;
-                (ip.is_ipv4() == (*family == "TCP4")).then_some(SocketAddr::new(ip, port.parse().ok()?))
+                (ip.is_ipv4() == (*family == "TCP4")).then_some(SocketAddr::new(ip, decimal(port)?))
             };
             address(source, source_port)
                 .zip(address(destination, destination_port))
@@ -102,6 +103,12 @@ fn version_one(bytes: &[u8]) -> Parsed {
         _ => None,
     };
     header.map_or(Parsed::Bad, |header| Parsed::Header(header, end + 2))
+}
+
+/// A port as the format has it: no sign, and no zero before other digits.
+fn decimal(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| plain)
 }
 
 fn version_two(bytes: &[u8]) -> Parsed {
@@ -165,7 +172,8 @@ mod tests {
             [SIGNATURE, &[0x20 | command, family], &length, body].concat()
         };
         let v4 = two(1, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 0x1f, 0x90, 0, 80, 4, 0, 0]);
-        let cases: [(Vec<u8>, Parsed); 10] = [
+        let longest = |bytes: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(bytes - 16)).into_bytes();
+        let cases: [(Vec<u8>, Parsed); 14] = [
             (
                 b"PROXY TCP4 192.0.2.1 10.0.0.1 8080 80\r\nGET".to_vec(),
                 Parsed::Header(proxied("192.0.2.1:8080", "10.0.0.1:80"), 39),
@@ -174,6 +182,10 @@ mod tests {
             (b"PROXY UNKNOWN\r\n".to_vec(), Parsed::Header(Header::Local, 15)),
             (b"PROXY TCP4 ::1 ::2 1 2\r\n".to_vec(), Parsed::Bad),
             (b"PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n".to_vec(), Parsed::Bad),
+            (b"PROXY TCP4 1.1.1.1 2.2.2.2 +1 2\r\n".to_vec(), Parsed::Bad),
+            (b"PROXY TCP4 1.1.1.1 2.2.2.2 1 02\r\n".to_vec(), Parsed::Bad),
+            (longest(107), Parsed::Header(Header::Local, 107)),
+            (longest(108), Parsed::Bad),
             (b"PROX".to_vec(), Parsed::More),
             (b"GET / HTTP/1.1\r\n".to_vec(), Parsed::Bad),
             (v4.clone(), Parsed::Header(proxied("192.0.2.1:8080", "10.0.0.1:80"), 31)),

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::limits::{
     CUT_BUDGET, HANDSHAKE_BUDGET, HELLO_BUDGET, STARTS_IN_A_ROW_MAX, TUNNEL_STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES,
 };
 use crate::overload::Level;
+use crate::pace::Pace;
 use crate::places::Place;
 use crate::report::{Flags, Opening};
 use crate::snapshot::{Chain, ChainHandle, Protocol, Role};
@@ -55,9 +57,8 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
             let tunnel = Tunnel { accepted: Ends { peer, local }, identity, chain };
             Box::pin(serve_streams(worker, h2, Rc::new(tunnel), drain)).await;
         }
-        Err(reason) => {
-            tracing::info!(%peer, %local, reason, "tunnel refused");
-        }
+        Err(reason) if worker.unproven.has_line() => tracing::info!(%peer, %local, reason, "tunnel refused"),
+        Err(_) => {}
     }
 }
 
@@ -70,13 +71,19 @@ pub(crate) fn tunnel_settings() -> Settings {
     }
 }
 
-/// Goes through a handshake when its turn comes. Who does not go on loses it to those who wait.
-pub(super) async fn in_turn<T>(turns: &Turns, peer: IpAddr, handshake: impl Future<Output = T>) -> Result<T, String> {
+/// Goes through a handshake when its turn comes, at the worker's pace. Who does not go on loses the turn to those who wait.
+pub(super) async fn in_turn<T>(
+    turns: &Turns,
+    pace: &Pace,
+    peer: IpAddr,
+    handshake: Pin<Box<impl Future<Output = T>>>,
+) -> Result<T, String> {
+    let source = addr::source(peer);
     let taking = async {
-        let turn = turns.take(addr::source(peer)).await;
+        let turn = turns.take(source).await;
         tokio::select! {
             biased;
-            done = handshake => Ok(done),
+            done = pace.run(source, handshake) => Ok(done),
             () = turn.lost() => Err("TLS handshake was cut: the client did not go on while others waited".to_owned()),
         }
     };
@@ -96,7 +103,7 @@ async fn handshake(worker: &Worker, tcp: TcpStream, peer: IpAddr, place: &Place)
         .map_err(|error| format!("TLS handshake failed: {error}"))?;
     let proxy = shared.snapshots.load().proxy.clone().ok_or("nothing is known yet of what this proxy serves")?;
     let config = shared.own.accepting(&proxy.settings.trust_domains).await.map_err(|error| error.to_string())?;
-    let accepting = in_turn(&shared.tunnel_turns, peer, greeted.accept(config));
+    let accepting = in_turn(&shared.tunnel_turns, &worker.pace, peer, Box::pin(greeted.accept(config)));
     let accepted = accepting.await?.map_err(|error| format!("TLS handshake failed: {error}"))?;
     let crl = shared.crl.as_ref();
     let chain = crl.and_then(|crl| crl.track(Reporter::Destination, accepted.presented()));

@@ -10,12 +10,13 @@ use mesh_core::drain::DrainWatch;
 use mesh_hbone::ConnectRequest;
 use tokio::net::TcpStream;
 
-use super::relay::Relay;
+use super::relay::{Relay, RelayError};
 use crate::connection::{Destination, PeerInfo};
 use crate::endpoints::{Endpoint, Transport};
 use crate::limits::{HAND_ON_BUDGET, TCP_IDLE_BUDGET};
 use crate::report::{Flags, Opening};
 use crate::snapshot::{Backend, Chain};
+use crate::upstream::break_off;
 use crate::worker::Worker;
 
 /// One inner tunnel.
@@ -56,26 +57,36 @@ pub(crate) async fn hand_on(worker: &Rc<Worker>, request: ConnectRequest, peer: 
     };
     match request.accept(None) {
         Ok(stream) => carry(worker, Relay::new(stream, upstream, TCP_IDLE_BUDGET), opening, drain).await,
-        Err(error) => tracing::debug!(%error, "client left before its tunnel was accepted"),
+        Err(error) => {
+            tracing::debug!(%error, "client left before its tunnel was accepted");
+            break_off(&upstream);
+        }
     }
 }
 
-async fn carry<C, S>(worker: &Worker, mut relay: Relay<C, S>, opening: Opening, mut drain: DrainWatch)
+async fn carry<C>(worker: &Worker, mut relay: Relay<C, TcpStream>, opening: Opening, mut drain: DrainWatch)
 where
     C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let mut connection = worker.report.connection(opening);
     let mut last = (0, 0);
-    let flags = loop {
+    let ended = loop {
         tokio::select! {
-            ended = relay.run() => break if ended.is_ok() { Flags::NONE } else { Flags::UC },
-            () = drain.cut() => break Flags::LR,
+            ended = relay.run() => break Some(ended),
+            () = drain.cut() => break None,
             () = tokio::time::sleep(REPORT_PAUSE) => super::note(&mut connection, relay.moved(), &mut last),
         }
     };
     super::note(&mut connection, relay.moved(), &mut last);
+    let flags = match &ended {
+        Some(Ok(())) => Flags::NONE,
+        Some(Err(_)) => Flags::UC,
+        None => Flags::LR,
+    };
     worker.report.closed(&connection, flags, "");
+    if let Some(Err(RelayError::Client(_))) = ended {
+        break_off(&relay.into_server());
+    }
 }
 
 /// What the header says about who sends it: a waypoint has applied the service's policies already.

@@ -72,6 +72,11 @@ where
         (self.to_server.moved, self.to_client.moved)
     }
 
+    /// The server's side, of a connection that has ended.
+    pub(super) fn into_server(self) -> S {
+        self.server
+    }
+
     /// Copies until both directions have ended.
     ///
     /// # Errors

@@ -113,7 +113,12 @@ impl Connector {
                 preface(&mut tcp, header).await?;
                 let wire = match &policy.tls {
                     None => Wire::Tcp(tcp),
-                    Some(_) => Wire::Tls(Box::new(encrypt(cluster, purpose, ReadAhead::new(tcp)).await?)),
+                    Some(_) => {
+                        // Dropped in the middle of the handshake.
+                        sockets::end_by_reset(&tcp, true);
+                        let done = |tcp: &ReadAhead<TcpStream>| sockets::end_by_reset(tcp.get_ref(), false);
+                        Wire::Tls(Box::new(encrypt(cluster, purpose, ReadAhead::new(tcp), done).await?))
+                    }
                 };
                 Ok((wire, local))
             }
@@ -122,7 +127,7 @@ impl Connector {
                 preface(&mut tunnel, header).await?;
                 let wire = match &policy.tls {
                     None => Wire::Tunnel(tunnel),
-                    Some(_) => Wire::TlsInTunnel(Box::new(encrypt(cluster, purpose, tunnel).await?)),
+                    Some(_) => Wire::TlsInTunnel(Box::new(encrypt(cluster, purpose, tunnel, |_| ()).await?)),
                 };
                 Ok((wire, None))
             }
@@ -222,14 +227,28 @@ async fn preface(stream: &mut (impl AsyncWrite + Unpin), header: Option<Vec<u8>>
     stream.flush().await.map_err(words)
 }
 
-async fn encrypt<T>(cluster: &Cluster, purpose: &Purpose<'_>, stream: T) -> Result<TlsStream<T>, Reason>
+/// Goes through a handshake; `done` gets the stream below when that has ended, well or not.
+async fn encrypt<T>(
+    cluster: &Cluster,
+    purpose: &Purpose<'_>,
+    stream: T,
+    done: impl FnOnce(&T),
+) -> Result<TlsStream<T>, Reason>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let tls = cluster.policy.tls.as_ref().ok_or_else(|| "TLS is not configured".to_owned())?;
     let name = tls.name(purpose.server_name).ok_or_else(|| "TLS error: there is no name to ask for".to_owned())?;
     let connector = TlsConnector::from(tls.config(purpose.inside));
-    let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS error: {error}"))?;
+    let stream = match connector.connect(name, stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            // The endpoint gets to read our alert.
+            done(&stream);
+            return Err(format!("TLS error: {error}"));
+        }
+    };
+    done(stream.get_ref().0);
     let agreed = stream.get_ref().1.alpn_protocol();
     if purpose.inside == Inside::Http2 && agreed != Some(b"h2") {
         return Err("TLS error: the endpoint does not offer HTTP/2".to_owned());

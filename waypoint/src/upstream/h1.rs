@@ -3,6 +3,8 @@
 //! No task belongs to a connection: whoever waits for the response does its work, so that a request costs one write, one
 //! read and no switch of tasks. What happens on idle connections is found out when they are taken, and once a second.
 
+mod connection;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -11,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +33,7 @@ use super::error::UpstreamError;
 use super::host::{Host, HostState};
 use super::io::UpstreamIo;
 use crate::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_WAITING_MAX};
-
-type Driver = http1::Connection<TokioIo<UpstreamIo>, RequestBody>;
+use connection::{Connection, is_torn};
 
 /// Connections to one endpoint.
 pub(super) struct Pool {
@@ -46,28 +47,15 @@ pub(super) struct Pool {
 
 type Idle = Box<Connection>;
 
-struct Connection {
-    sender: http1::SendRequest<RequestBody>,
-    driver: Driver,
-    /// The driver has nothing more to do.
-    ended: bool,
-    /// Server name, where connections for different hosts differ.
-    name: Option<Arc<str>>,
-    served: u32,
-    /// May be used again after the current request.
-    reusable: bool,
-    idle_since: Duration,
-    made: Duration,
-    local: Option<SocketAddr>,
-}
-
-/// A connection in use. Dropped, it closes.
+/// A connection in use. Dropped, it closes, and is reset if it was given up in the middle of a request.
 pub(super) struct Lease {
     connection: Option<Box<Connection>>,
     pool: Rc<Pool>,
     cluster: std::sync::Weak<Cluster>,
     /// Shared with the body of the request while there is more of it to send.
     sending: Option<Rc<()>>,
+    /// A request was begun.
+    begun: bool,
 }
 
 /// What one that waits is told: here is a connection, or try again. If it has left, the next is told.
@@ -153,6 +141,7 @@ impl Pool {
             sender,
             driver,
             ended: false,
+            torn: false,
             name: purpose.server_name.filter(|_| by_host).map(Arc::from),
             served: 0,
             // A header tells of one client only, and a gateway takes one request.
@@ -167,7 +156,13 @@ impl Pool {
     }
 
     fn lease(self: &Rc<Self>, connection: Idle, cluster: &Arc<Cluster>) -> Lease {
-        Lease { connection: Some(connection), pool: self.clone(), cluster: Arc::downgrade(cluster), sending: None }
+        Lease {
+            connection: Some(connection),
+            pool: self.clone(),
+            cluster: Arc::downgrade(cluster),
+            sending: None,
+            begun: false,
+        }
     }
 
     fn take_idle(self: &Rc<Self>, name: Option<&str>) -> Option<Idle> {
@@ -225,7 +220,8 @@ impl Pool {
 
     fn put(self: &Rc<Self>, connection: Idle) {
         let cluster = std::sync::Weak::new();
-        let mut lease = Lease { connection: Some(connection), pool: self.clone(), cluster, sending: None };
+        let mut lease =
+            Lease { connection: Some(connection), pool: self.clone(), cluster, sending: None, begun: false };
         loop {
             let Some(waiter) = self.waiting.borrow_mut().pop_front() else { break };
             match waiter.send(Told { lease: Some(lease), pool: Some(self.clone()) }) {
@@ -302,20 +298,6 @@ impl Drop for Making<'_> {
     }
 }
 
-impl Connection {
-    /// Does what there is to do, and tells whether a request may be sent.
-    fn is_free(&mut self) -> bool {
-        self.poll_driver(&mut Context::from_waker(Waker::noop()));
-        !self.ended && self.sender.is_ready()
-    }
-
-    fn poll_driver(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = self.driver.poll_without_shutdown(cx).is_ready();
-        }
-    }
-}
-
 impl Lease {
     /// Our own address.
     pub(super) fn local(&self) -> Option<SocketAddr> {
@@ -351,7 +333,7 @@ impl Lease {
     /// Sends a request and waits for the head of the response.
     ///
     /// # Cancel safety
-    /// The connection closes.
+    /// The connection is reset.
     pub(super) async fn send(
         mut self,
         mut request: Request<RequestBody>,
@@ -371,18 +353,19 @@ impl Lease {
             }
         }
         self.sending = request.body_mut().track();
+        self.begun = true;
         let mut answer = pin!(connection.sender.try_send_request(request));
         let answered = poll_fn(|cx| {
-            if !connection.ended {
-                connection.ended = connection.driver.poll_without_shutdown(cx).is_ready();
-            }
+            connection.poll_driver(cx);
             answer.as_mut().poll(cx)
         });
         match answered.await {
             Ok(response) => Ok((response, self)),
             Err(mut failed) => {
                 let unsent = failed.take_message();
-                let error = unanswered(address, &failed.into_error(), unsent.is_none());
+                let error = failed.into_error();
+                connection.torn |= is_torn(&error);
+                let error = unanswered(address, &error, unsent.is_none());
                 Err(Unanswered { error, unsent })
             }
         }
@@ -424,7 +407,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            drop(connection);
+            if self.begun {
+                connection.give_up();
+            } else {
+                drop(connection);
+            }
             self.pool.closed();
         }
     }
@@ -457,7 +444,7 @@ pub(super) fn broken_body(address: SocketAddr, error: &hyper::Error) -> Upstream
 
 fn unanswered(address: SocketAddr, error: &hyper::Error, wrote_request: bool) -> UpstreamError {
     let reason: Arc<str> = words(error).into();
-    if error.is_user() || error.is_body_write_aborted() {
+    if is_torn(error) {
         return UpstreamError::Request { reason };
     }
     if error.is_parse() {

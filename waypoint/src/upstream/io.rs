@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::accounting::{Active, Open};
+use super::sockets;
 
 /// A connection to an endpoint. Counts as one of its pool's until it is dropped.
 pub struct UpstreamIo {
@@ -83,6 +84,29 @@ impl UpstreamIo {
         match &self.wire {
             Wire::Tcp(tcp) if self.early.is_empty() => Some(tcp),
             _ => None,
+        }
+    }
+
+    /// Ends half-way what nobody waits for any more. What the endpoint has not got yet it may never get.
+    pub(super) fn give_up(self) {
+        if let Some(tcp) = self.socket() {
+            sockets::end_by_reset(tcp, true);
+        }
+    }
+
+    /// Ends what its client broke off. What the client sent before still arrives.
+    pub(crate) fn break_off(self) {
+        if let Some(tcp) = self.socket() {
+            sockets::break_off(tcp);
+        }
+    }
+
+    /// The socket below, where it is not shared. A stream of a tunnel that is dropped is reset anyway.
+    fn socket(&self) -> Option<&TcpStream> {
+        match &self.wire {
+            Wire::Tcp(tcp) => Some(tcp),
+            Wire::Tls(tls) => Some(tls.get_ref().0.get_ref()),
+            Wire::Tunnel(_) | Wire::TlsInTunnel(_) => None,
         }
     }
 

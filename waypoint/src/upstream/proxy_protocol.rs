@@ -7,13 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub enum Version {
+    /// A line of text.
     One,
+    /// Binary.
     Two,
 }
 
 /// The header for a connection from `source` to `destination`; for nobody in particular without them.
-pub(super) fn header(version: Version, source: Option<SocketAddr>, destination: Option<SocketAddr>) -> Vec<u8> {
+#[must_use]
+pub fn header(version: Version, source: Option<SocketAddr>, destination: Option<SocketAddr>) -> Vec<u8> {
     let ends = source.zip(destination).map(|(source, destination)| same_family(source, destination));
     match (version, ends) {
         (Version::One, None) => b"PROXY UNKNOWN\r\n".to_vec(),

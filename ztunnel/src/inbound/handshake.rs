@@ -1,6 +1,8 @@
 //! What it takes to know a tunnel's client: TLS with the pod's certificate. Runs on an acceptor.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 
 use mesh_core::Identity;
@@ -45,7 +47,7 @@ pub(crate) async fn serve(acceptor: Rc<PodAcceptor>, accepted: Accepted, place: 
         Err(error) => return tracing::debug!(%peer, %error, "tunnel was gone before it was accepted"),
     };
     let done = tokio::select! {
-        done = handshake(&acceptor, accepted.tcp, peer.ip()) => done,
+        done = behind_others(handshake(&acceptor, accepted.tcp, peer.ip())) => done,
         () = place.told_to_leave() => Err(TOO_MANY.to_owned()),
     };
     match done {
@@ -54,6 +56,18 @@ pub(crate) async fn serve(acceptor: Rc<PodAcceptor>, accepted: Accepted, place: 
         }
         Err(error) => report.refused(Direction::Inbound, peer, local, &error),
     }
+}
+
+/// Gives up the processor after each step of `work`. An acceptor with many clients would keep it until its slice ends,
+/// and a worker that wakes up there meanwhile has to wait for that, whatever the priorities are.
+async fn behind_others<F: Future>(work: F) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let step = work.as_mut().poll(cx);
+        std::thread::yield_now();
+        step
+    })
+    .await
 }
 
 /// Proves who we are and learns who the client is.

@@ -108,7 +108,8 @@ async fn serve_streams(worker: Rc<PodWorker>, mut h2: H2, tunnel: Rc<Tunnel>, mu
         row += 1;
         if row >= STARTS_IN_A_ROW_MAX {
             row = 0;
-            // Streams that were begun, and other tunnels, get on before more are begun.
+            // Streams that were begun, and other tunnels, get on before more are begun; and other threads.
+            std::thread::yield_now();
             tokio::task::yield_now().await;
         }
     }

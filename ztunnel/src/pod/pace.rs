@@ -3,13 +3,9 @@
 //! A thread runs its tasks in the order in which they became ready. Without this, a hundred handshakes of one pod that
 //! become ready together would all be computed before any other pod's.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 
+use mesh_hbone::steps::in_turns;
 use tokio::sync::Semaphore;
 
 /// The pace of one pod on one thread.
@@ -35,47 +31,7 @@ impl Pace {
     /// # Cancel safety
     /// As `work`.
     pub(crate) async fn run<F: Future>(&self, work: F) -> F::Output {
-        let mut work = pin!(work);
-        loop {
-            let (step, woken) = {
-                let _pod = self.pod.acquire().await;
-                let _thread = self.thread.acquire().await;
-                let step = poll_fn(|cx| Poll::Ready(Woken::poll(work.as_mut(), cx))).await;
-                // The turn is over when the others had theirs.
-                tokio::task::yield_now().await;
-                step
-            };
-            if let Poll::Ready(done) = step {
-                return done;
-            }
-            woken.wait().await;
-        }
-    }
-}
-
-/// Remembers whether a future has been woken: while its task waits for something else, a wake-up would be lost.
-struct Woken {
-    woken: AtomicBool,
-    task: Waker,
-}
-
-impl Woken {
-    fn poll<F: Future>(work: Pin<&mut F>, cx: &mut Context<'_>) -> (Poll<F::Output>, Arc<Self>) {
-        let woken = Arc::new(Self { woken: AtomicBool::new(false), task: cx.waker().clone() });
-        let waker = Waker::from(woken.clone());
-        (work.poll(&mut Context::from_waker(&waker)), woken)
-    }
-
-    async fn wait(&self) {
-        // The task is always the same, so its waker is.
-        poll_fn(|_| if self.woken.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }).await;
-    }
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        self.task.wake_by_ref();
+        in_turns(&self.pod, &self.thread, work).await
     }
 }
 
@@ -83,6 +39,7 @@ impl Wake for Woken {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::pin::pin;
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
     /// Steps in the order in which they ran: which pod each belonged to.
@@ -151,29 +108,5 @@ mod tests {
         assert!(futures::poll!(&mut stuck).is_pending());
         let other = tokio::time::timeout(std::time::Duration::from_secs(1), pace.run(async { 7 }));
         assert_eq!(other.await.unwrap(), 7);
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_answers_at_once_is_heard() {
-        let pace = Pace::of_this_thread();
-        let (mut here, mut there) = tokio::io::duplex(64);
-        let talk = async {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            for n in 0..50 {
-                here.write_u8(n).await.unwrap();
-                assert_eq!(here.read_u8().await.unwrap(), n);
-            }
-        };
-        let echo = async {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            while let Ok(n) = there.read_u8().await {
-                there.write_u8(n).await.unwrap();
-            }
-        };
-        tokio::select! {
-            () = pace.run(talk) => {}
-            () = echo => {}
-            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => panic!("a wake-up was lost"),
-        }
     }
 }

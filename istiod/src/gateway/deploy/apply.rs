@@ -6,9 +6,10 @@ use mesh_api::labels as names;
 use mesh_core::names::NamespacedName;
 use serde_json::{Value, json};
 
-use crate::gateway::infrastructure::CONTROLLER_VERSION;
-use crate::gateway::{Deployment, Kinds};
 use crate::source::resource;
+use crate::translate::gateway::Kinds;
+use crate::translate::gateway::infrastructure::CONTROLLER_VERSION;
+use crate::translate::plan::Deployment;
 use crate::world::Kind;
 
 /// Why a Gateway could not be deployed. All of them may be tried again.

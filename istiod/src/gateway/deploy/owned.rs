@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use mesh_api::labels as names;
 use mesh_core::names::NamespacedName;
 
-use crate::gateway::Kinds;
+use crate::translate::gateway::Kinds;
 
 /// News of objects that were made for Gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use mesh_core::names::NamespacedName;
 use tokio::time::Instant;
 
 use super::apply::{Applier, ApplyError};
-use crate::gateway::Deployment;
+use crate::translate::plan::Deployment;
 use crate::wait::until;
 
 /// What is waiting and what runs.

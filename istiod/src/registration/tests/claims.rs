@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::registration::{Claim, Refusal, entry};
+use mesh_wire::discovery::Locality;
 use tonic::{Code, Status};
 
 fn claim(metadata: Value) -> Result<Option<Claim>, Refusal> {
@@ -112,6 +113,43 @@ fn an_address_of_somebody_else_is_taken() {
 }
 
 #[test]
+fn an_address_is_free_again_when_the_last_one_who_has_it_is_gone() {
+    let pod = |name: &str, ip: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "b", "uid": name},
+            "spec": {"nodeName": "n"}, "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+        })
+    };
+    let entry = |address: &str| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+            "metadata": {"name": "x", "namespace": "b"}, "spec": {"address": address},
+        })
+    };
+    let model = model(&[]);
+    let claim = claim(json!({"AUTO_REGISTER_GROUP": "vms"})).unwrap().unwrap();
+    let taken = || claim.is_elsewhere(&entry::name(&claim), "", model.read().unwrap().world());
+    let forget = |kind: Kind, name: &str| {
+        let key = mesh_core::names::NamespacedName::new("b", name);
+        model.write().unwrap().apply(crate::world::Change::Delete(kind, key));
+    };
+    // Pods of the network of a node share its address.
+    for (name, ip) in [("p", "10.0.0.7"), ("q", "10.0.0.7"), ("p", "10.0.0.7")] {
+        tell(&model, Kind::Pod, &pod(name, ip));
+    }
+    tell(&model, Kind::Pod, &pod("p", "10.0.0.8"));
+    assert!(taken(), "q has it");
+    forget(Kind::Pod, "q");
+    assert!(!taken(), "p has another one by now");
+    for (address, expected) in [("10.0.0.7", true), ("db.example.com", false), ("10.0.0.7", true)] {
+        tell(&model, Kind::WorkloadEntry, &entry(address));
+        assert_eq!(taken(), expected, "{address}");
+    }
+    forget(Kind::WorkloadEntry, "x");
+    assert!(!taken());
+}
+
+#[test]
 fn names_are_those_of_the_reference_and_always_valid() {
     let name = |metadata: Value| entry::name(&claim(metadata).unwrap().unwrap()).name.to_string();
     assert_eq!(name(json!({"AUTO_REGISTER_GROUP": "vms", "INSTANCE_IPS": "10.1.2.3"})), "vms-10.1.2.3");
@@ -154,6 +192,32 @@ fn an_entry_follows_its_group_and_a_workload_adds_only_labels_of_its_own() {
         },
     });
     assert_eq!(made, expected);
+}
+
+#[test]
+fn a_workload_stands_where_its_group_says_or_else_where_it_says() {
+    let told = |locality: [&str; 3]| {
+        let [region, zone, sub_zone] = locality.map(str::to_owned);
+        let locality = Some(Locality { region, zone, sub_zone });
+        Claim::of(&Node { locality, ..node(json!({"AUTO_REGISTER_GROUP": "vms"})) }, "a").map(Option::unwrap)
+    };
+    let written = |locality: [&str; 3], template: Option<&str>| {
+        let mut group = group();
+        group["spec"]["template"]["locality"] = json!(template);
+        let model = model(&[(Kind::WorkloadGroup, group)]);
+        let (model, claim) = (model.read().unwrap(), told(locality).unwrap());
+        let made = entry::object(&claim, model.world().workload_group(&claim.group).unwrap());
+        made["spec"]["locality"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(written(["eu", "eu-1", "rack2"], None), "eu/eu-1/rack2");
+    assert_eq!(written(["eu", "eu-1", ""], Some("")), "eu/eu-1");
+    assert_eq!(written(["eu", "", "rack2"], None), "eu", "nobody knows the zone of that rack");
+    assert_eq!(written(["", "eu-1", ""], None), "");
+    assert_eq!(written(["eu", "eu-1", ""], Some("us/us-1")), "us/us-1", "what the group says holds");
+    for wrong in ["eu/x", "e\nu", &"x".repeat(64)] {
+        let refusal = told([wrong, "", ""]).unwrap_err();
+        assert!(refusal.to_string().starts_with("locality"), "{refusal}");
+    }
 }
 
 #[test]

@@ -151,13 +151,7 @@ async fn the_leader_looks_after_the_workloads_of_a_replica_that_is_gone() {
 async fn a_replica_whose_name_no_pod_can_have_is_gone_and_nobody_is_asked() {
     let server = stage();
     for (ip, controller) in [("10.0.0.7", "../secrets/x"), ("10.0.0.8", "..")] {
-        server.put(json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
-            "metadata": {"name": format!("vms-{ip}"), "namespace": "a", "uid": ip, "annotations": {
-                "istio.io/autoRegistrationGroup": "vms", CONTROLLER: controller, CONNECTED: "2026-01-01T00:00:00Z",
-            }},
-            "spec": {"address": ip},
-        }));
+        left_over(&server, ip, controller);
         // Something is there.
         server.run_pod(controller);
     }
@@ -167,18 +161,36 @@ async fn a_replica_whose_name_no_pod_can_have_is_gone_and_nobody_is_asked() {
     }
 }
 
+/// An entry whose machine was connected to a replica, as somebody left it.
+fn left_over(server: &Server, ip: &str, controller: &str) {
+    server.put(json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+        "metadata": {"name": format!("vms-{ip}"), "namespace": "a", "uid": ip, "annotations": {
+            "istio.io/autoRegistrationGroup": "vms", CONTROLLER: controller, CONNECTED: "2026-01-01T00:00:00Z",
+        }},
+        "spec": {"address": ip},
+    }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_of_a_replica_that_is_gone_are_found_behind_any_number_that_run() {
+    let server = stage();
+    for number in 0..40 {
+        let name = format!("a-{number:02}");
+        server.run_pod(&name);
+        left_over(&server, &format!("10.0.1.{number}"), &name);
+    }
+    left_over(&server, "10.0.0.7", "z-gone");
+    let _leader = replica(&server, "istiod-1", true, Limits::default());
+    until("it is deleted", || server.entry(ENTRY).is_none()).await;
+    assert!(server.entry("vms-10.0.1.39").is_some(), "its replica runs");
+}
+
 #[tokio::test(start_paused = true)]
 async fn entries_of_an_earlier_process_go_unless_their_workloads_come_back() {
     let server = stage();
-    for (ip, name) in [("10.0.0.7", ENTRY), ("10.0.0.8", "vms-10.0.0.8")] {
-        server.put(json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
-            "metadata": {"name": name, "namespace": "a", "uid": name, "annotations": {
-                "istio.io/autoRegistrationGroup": "vms", CONTROLLER: "istiod-1", CONNECTED: "2026-01-01T00:00:00Z",
-            }},
-            "spec": {"address": ip},
-        }));
-    }
+    left_over(&server, "10.0.0.7", "istiod-1");
+    left_over(&server, "10.0.0.8", "istiod-1");
     let one = replica(&server, "istiod-1", false, Limits::default());
     let _stream = come(&one, "10.0.0.8").await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -271,6 +283,28 @@ async fn as_many_are_registered_as_there_is_room_for() {
     drop(first);
     until("there is room again", || server.entry("vms-10.0.0.1").is_none()).await;
     assert!(come(&one, "10.0.0.3").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_comes_back_is_let_in_and_takes_no_room_twice() {
+    let full = Err(Refusal::Full { max: 2, of: "of this group" });
+    let server = stage();
+    left_over(&server, "10.0.0.7", "istiod-0");
+    let one = replica(&server, "istiod-1", false, Limits { group: 2, ..Limits::default() });
+    let group = mesh_core::names::NamespacedName::new("a", "vms");
+    let entry = mesh_core::names::NamespacedName::new("a", ENTRY);
+    one.registry.adopt(&entry, (group, "istiod-0".into()), jiff::Timestamp::now(), tokio::time::Instant::now());
+    let first = come(&one, "10.0.0.1").await.unwrap();
+    assert_eq!(come(&one, "10.0.0.2").await.map(drop), full, "one who may come back has a place");
+    let _back = come(&one, "10.0.0.7").await.unwrap();
+    assert_eq!(come(&one, "10.0.0.2").await.map(drop), full);
+    drop(first);
+    until("there is room again", || server.entry("vms-10.0.0.1").is_none()).await;
+    let _second = come(&one, "10.0.0.2").await.unwrap();
+    // Another replica ends: its workloads make the group no larger.
+    left_over(&server, "10.0.0.9", "istiod-0");
+    let _other = come(&one, "10.0.0.9").await.unwrap();
+    assert_eq!(come(&one, "10.0.0.3").await.map(drop), full);
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,19 @@ fn start(asked: &Asked, model: &Arc<RwLock<Model>>) -> (mpsc::Receiver<Change>, 
     (told, progress)
 }
 
+/// Secrets that were read, and those that are missing, until all are told.
+async fn secrets(told: &mut mpsc::Receiver<Change>) -> (Vec<String>, Vec<String>) {
+    let (mut read, mut missing) = (Vec::new(), Vec::new());
+    loop {
+        match tokio::time::timeout(Duration::from_secs(60), told.recv()).await.expect("news").unwrap() {
+            Change::Upsert(Object::Secret(secret)) => read.push(secret.key.to_string()),
+            Change::Delete(Kind::Secret, key) => missing.push(key.to_string()),
+            Change::Synced(Kind::Secret) => return (read, missing),
+            _ => {}
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_that_no_object_can_have_is_missing_and_nobody_is_asked_for_it() {
     let (asked, model) = (Asked::default(), Arc::new(RwLock::new(fixture::model("", MeshSettings::default()))));
@@ -86,15 +99,8 @@ async fn a_name_that_no_object_can_have_is_missing_and_nobody_is_asked_for_it() 
     let gateway = GATEWAY.replace("[{name: cert}]", "[{name: '../configmaps/x?y z'}]");
     fixture::changes(&gateway).into_iter().for_each(|change| model.write().unwrap().apply(change));
     progress.send_replace(true);
-    let mut missing = Vec::new();
-    loop {
-        match tokio::time::timeout(Duration::from_secs(60), told.recv()).await.expect("news").unwrap() {
-            Change::Delete(Kind::Secret, key) => missing.push(key.name.to_string()),
-            Change::Synced(Kind::Secret) => break,
-            _ => {}
-        }
-    }
-    assert_eq!(missing.first().map(String::as_str), Some("../configmaps/x?y z"));
+    let (_, missing) = secrets(&mut told).await;
+    assert_eq!(missing.first().map(String::as_str), Some("web/../configmaps/x?y z"));
     let asked = asked.lock().unwrap().clone();
     assert!(asked.iter().all(|(path, _)| !path.contains("..")), "{asked:?}");
 }
@@ -106,16 +112,7 @@ async fn what_may_not_be_read_is_missing_at_first_and_asked_for_again() {
     let gateway = GATEWAY.replace("[{name: cert}]", "[{name: locked}, {name: cert}]");
     fixture::changes(&gateway).into_iter().for_each(|change| model.write().unwrap().apply(change));
     progress.send_replace(true);
-    let (mut read, mut missing) = (Vec::new(), Vec::new());
-    loop {
-        match tokio::time::timeout(Duration::from_secs(60), told.recv()).await.expect("news").unwrap() {
-            Change::Upsert(Object::Secret(secret)) => read.push(secret.key.to_string()),
-            Change::Delete(Kind::Secret, key) => missing.push(key.to_string()),
-            Change::Synced(Kind::Secret) => break,
-            _ => {}
-        }
-    }
-    assert_eq!((read, missing), (vec!["web/cert".to_owned()], vec!["web/locked".to_owned()]));
+    assert_eq!(secrets(&mut told).await, (vec!["web/cert".to_owned()], vec!["web/locked".to_owned()]));
     let times = || asked.lock().unwrap().iter().filter(|(path, _)| path.ends_with("/secrets/locked")).count();
     let before = times();
     tokio::time::sleep(Duration::from_secs(3)).await;

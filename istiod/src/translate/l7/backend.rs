@@ -261,6 +261,7 @@ impl<'a> Backends<'a> {
         let rules = Rules::find(world, host, &self.client);
         let unknown = || NoBackend::UnknownSubset { hostname: hostname.clone(), subset: subset.into() };
         let labels = rules.subset(subset).ok_or_else(unknown)?;
+        rules.keys().for_each(|rule| self.remarks.note(Kind::DestinationRule, rule));
         let written = rules.policy(subset, port, world.settings());
         (self.unread, self.incomplete) = (false, false);
         let (tls, refused) = match self.tls(winner, &written, &found.name, rules.namespace()) {

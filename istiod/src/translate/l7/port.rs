@@ -17,7 +17,7 @@ use super::proxy::Own;
 use super::remarks::Remarks;
 use super::uses::Uses;
 use super::{retry, rival, virtual_service};
-use crate::gateway::family::Family;
+use crate::translate::gateway::Family;
 use crate::translate::waypoint::{self, Subject};
 use crate::translate::{resource, route};
 use crate::world::{HostKey, Protocol, Scope, Winner, World};

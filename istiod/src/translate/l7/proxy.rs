@@ -10,8 +10,7 @@ use super::authorization::{Guard, guard};
 use super::backend::Client;
 use super::remarks::Remarks;
 use super::traffic::wire;
-use crate::gateway::family::Family;
-use crate::gateway::infrastructure;
+use crate::translate::gateway::{Family, infrastructure, labels};
 use crate::translate::waypoint;
 use crate::world::{Gateway, Kind, Labels, MeshSettings, TargetKind, World};
 
@@ -44,7 +43,7 @@ impl<'a> Own<'a> {
 
     /// Labels of its pods, by which policies and rules select them.
     pub fn pod_labels(&self, world: &World) -> Vec<Labels> {
-        crate::gateway::labels::of_pods(world, self.gateway, self.family)
+        labels::of_pods(world, self.gateway, self.family)
     }
 }
 

@@ -22,6 +22,11 @@ impl Remarks {
         self.0.entry((kind, key.clone())).or_default().insert(text);
     }
 
+    /// An object has an effect, whatever else is said of it.
+    pub fn note(&mut self, kind: Kind, key: &NamespacedName) {
+        self.0.entry((kind, key.clone())).or_default();
+    }
+
     /// What another result found, too.
     pub fn extend(&mut self, other: Self) {
         for (subject, texts) in other.0 {
@@ -71,6 +76,11 @@ impl Board {
         self.of(kind, key).flat_map(|(_, texts)| texts).cloned().collect()
     }
 
+    /// Whether any result was made from an object, or found something wrong with it.
+    pub fn mentions(&self, kind: Kind, key: &NamespacedName) -> bool {
+        self.by_subject.contains_key(&(kind, key.clone()))
+    }
+
     /// The gateways whose own resource found something wrong with an object.
     pub fn gateways(&self, kind: Kind, key: &NamespacedName) -> Vec<&NamespacedName> {
         let found = self.of(kind, key).map(|(consumer, _)| consumer);
@@ -109,5 +119,20 @@ mod tests {
         assert_eq!(set(&b, Remarks::default()), (1, Vec::new()));
         assert_eq!(set(&b, Remarks::default()).0, 0);
         assert!(board.by_subject.is_empty() && board.by_consumer.is_empty(), "nothing is left over");
+    }
+
+    #[test]
+    fn what_has_an_effect_is_mentioned_and_nothing_is_said_of_it() {
+        let key: NamespacedName = "ns/rule".parse().unwrap();
+        let consumer = Consumer::Listeners("ns/a".parse().unwrap());
+        let (mut board, mut noted) = (Board::default(), Remarks::default());
+        noted.note(Kind::DestinationRule, &key);
+        for (remarks, mentioned) in [(noted, true), (Remarks::default(), false)] {
+            let mut touched = BTreeSet::new();
+            board.set(&consumer, remarks.clone(), &mut touched);
+            assert_eq!((touched.len(), board.mentions(Kind::DestinationRule, &key)), (1, mentioned));
+            board.set(&consumer, remarks, &mut touched);
+            assert_eq!((touched.len(), board.texts(Kind::DestinationRule, &key).len()), (1, 0), "the same again");
+        }
     }
 }

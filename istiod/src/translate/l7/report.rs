@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use mesh_api::networking::TrafficPolicy;
 use mesh_api::status::{REASON_ACCEPTED, REASON_UNSUPPORTED_VALUE, SERVED};
+use mesh_core::names::NamespacedName;
 
+use super::remarks::Board;
 use super::rule::tls_of;
 use super::tls::readable;
 use super::traffic::{is_table_size, unusable_hash};
 use super::virtual_service::{counts, is_for_mesh, is_subnet};
-use crate::gateway::family::Family;
 use crate::translate::conditions::Condition;
+use crate::translate::gateway::Family;
 use crate::translate::waypoint::{self, Subject};
 use crate::world::{DestinationRule, HostKey, Kind, ParentKind, VirtualService, Winner, World, covers};
 
@@ -103,15 +105,11 @@ fn effect(world: &World, one: &VirtualService) -> BTreeSet<String> {
             continue;
         };
         let Some(winner) = world.winner(key) else { continue };
-        let (subject, kind, object) = match winner {
-            Winner::Service(service) => (Subject::of_service(service), ParentKind::Service, &service.key),
-            Winner::Entry(entry) => (Subject::of_entry(world, entry), ParentKind::ServiceEntry, &entry.key),
+        let (kind, object) = match winner {
+            Winner::Service(service) => (ParentKind::Service, &service.key),
+            Winner::Entry(entry) => (ParentKind::ServiceEntry, &entry.key),
         };
-        let waypoints = waypoint::serving(world, subject);
-        let ours = |key: &&mesh_core::names::NamespacedName| {
-            world.gateway(key).is_some_and(|one| Family::of_class(world, &one.class) == Some(Family::Waypoint))
-        };
-        let ours: Vec<_> = waypoints.iter().filter(ours).collect();
+        let ours = own_waypoints(world, winner);
         if ours.is_empty() {
             remarks.insert(format!("host {written:?} has no waypoint (label istio.io/use-waypoint): no effect"));
         } else if !ours.iter().any(|gateway| counts(world, one, key, gateway)) {
@@ -130,6 +128,18 @@ fn effect(world: &World, one: &VirtualService) -> BTreeSet<String> {
     remarks
 }
 
+/// Waypoints of ours that take what addresses a service.
+fn own_waypoints(world: &World, winner: Winner<'_>) -> Vec<NamespacedName> {
+    let subject = match winner {
+        Winner::Service(service) => Subject::of_service(service),
+        Winner::Entry(entry) => Subject::of_entry(world, entry),
+    };
+    let ours = |key: &NamespacedName| {
+        world.gateway(key).is_some_and(|one| Family::of_class(world, &one.class) == Some(Family::Waypoint))
+    };
+    waypoint::serving(world, subject).into_iter().filter(ours).collect()
+}
+
 /// Whether a route of that kind is about what the VirtualService is about.
 fn routes_same(one: &VirtualService, kind: Kind) -> bool {
     match kind {
@@ -138,20 +148,19 @@ fn routes_same(one: &VirtualService, kind: Kind) -> bool {
     }
 }
 
-/// Of a DestinationRule; `found` is what the making of resources found wrong with it.
-pub(in crate::translate) fn destination_rule(
-    world: &World,
-    rule: &DestinationRule,
-    found: BTreeSet<String>,
-) -> Condition {
-    let mut remarks = found;
+/// Of a DestinationRule; `found` is what the making of resources found.
+pub(in crate::translate) fn destination_rule(world: &World, rule: &DestinationRule, found: &Board) -> Condition {
+    let mut remarks = found.texts(Kind::DestinationRule, &rule.key);
     let host = world.settings().full_host(&rule.spec.host, &rule.key.namespace);
     let known = host.starts_with('*') || world.claims(&host).next().is_some();
     if !known {
         remarks.insert(format!("host {:?} is no service that is known", rule.spec.host));
     }
     let winner = if host.starts_with('*') { None } else { world.resolve_host(&host, &rule.key.namespace) };
-    let endpoints = winner.and_then(|(_, winner)| world.endpoint_count(winner));
+    if known && !found.mentions(Kind::DestinationRule, &rule.key) {
+        remarks.insert(idle_rule(world, rule, winner.as_ref()));
+    }
+    let endpoints = winner.as_ref().and_then(|(_, winner)| world.endpoint_count(*winner));
     for (at, tls) in tls_of(rule) {
         if let Err(reason) = readable(tls) {
             remarks.insert(format!("{at}.{reason}: nothing is sent"));
@@ -170,6 +179,28 @@ pub(in crate::translate) fn destination_rule(
         }
     }
     condition(remarks)
+}
+
+/// Why no proxy goes by a rule: node proxies never do.
+fn idle_rule(world: &World, rule: &DestinationRule, winner: Option<&(HostKey, Winner<'_>)>) -> String {
+    let (host, namespace) = (&rule.spec.host, &rule.key.namespace);
+    let Some((key, winner)) = winner else {
+        return format!(
+            "host {host:?}: no waypoint or gateway calls such a service by this rule: takes effect when one has a waypoint"
+        );
+    };
+    if !own_waypoints(world, *winner).is_empty() {
+        return format!(
+            "host {host:?}: its waypoint does not go by this rule (namespace, exportTo or workloadSelector leave it out, \
+             another rule comes first, or routes lead elsewhere): no effect"
+        );
+    }
+    let anywhere = *namespace == key.namespace || *namespace == world.settings().root_namespace;
+    let place = if anywhere { String::new() } else { format!(" in namespace {namespace}") };
+    format!(
+        "host {host:?} has no waypoint (label istio.io/use-waypoint), and no gateway calls it by this rule: takes effect \
+         when the service has a waypoint{place}"
+    )
 }
 
 /// Whether the status of a rule tells this reason of its TLS settings without knowing who calls whom.

@@ -52,6 +52,11 @@ impl<'a> Rules<'a> {
         self.0.first().map(|rule| &rule.key.namespace)
     }
 
+    /// Names of all of them.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a NamespacedName> {
+        self.0.iter().map(|rule| &rule.key)
+    }
+
     /// Those that say anything about TLS.
     pub(super) fn with_tls(&self) -> impl Iterator<Item = &'a Arc<DestinationRule>> {
         self.0.iter().copied().filter(|rule| tls_of(rule).next().is_some())

@@ -8,7 +8,7 @@ use mesh_core::names::NamespacedName;
 
 use super::conflict::{self, Spot};
 use super::{Conflict, ListenerProtocol};
-use crate::gateway::Family;
+use crate::translate::gateway::Family;
 use crate::translate::route::Place;
 use crate::translate::route::attach;
 use crate::world::{Gateway, ListenerSet, ParentKind, World};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mesh_core::names::NamespacedName;
 
 use super::{Effective, Owner, effective, tls};
-use crate::gateway::{Family, plan};
+use crate::translate::gateway::{Family, infrastructure};
 use crate::translate::route::grant::{Referred, permits};
 use crate::world::{Gateway, Kind, World};
 
@@ -28,7 +28,7 @@ pub fn references(world: &World) -> BTreeMap<(Kind, NamespacedName), Arc<str>> {
 
 fn of_gateway(world: &World, gateway: &Gateway, found: &mut BTreeMap<(Kind, NamespacedName), Arc<str>>) {
     let by = &gateway.key.namespace;
-    if let Some(Ok(key)) = plan::parameters(gateway) {
+    if let Some(Ok(key)) = infrastructure::parameters(gateway) {
         found.insert((Kind::ConfigMap, key), by.clone());
     }
     let owner = Owner::Gateway(gateway);

@@ -6,8 +6,7 @@ use mesh_wire::l7;
 use super::ListenerProtocol;
 use super::effective::{Effective, effective};
 use super::tls::{self, TlsPart};
-use crate::gateway::status::target_port;
-use crate::gateway::{Family, is_own_port};
+use crate::translate::gateway::{Family, is_own_port, target_port};
 use crate::translate::l7::backend::{Backends, Collected};
 use crate::translate::l7::layer::{Told, backends_of};
 use crate::translate::l7::proxy::Own;
@@ -73,6 +72,7 @@ fn compile(world: &World, own: Own<'_>, listener: &Effective<'_>, told: &Told) -
             http: routed.http,
             tls_rules: routed.tls_rules,
             tcp_rules: routed.tcp_rules,
+            proxy_protocol: world.settings().l7.proxy_protocol,
             target_port: if target == listener.port { 0 } else { target.into() },
             ..l7::Listener::default()
         }),

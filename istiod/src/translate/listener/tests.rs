@@ -69,6 +69,18 @@ fn listeners_that_have_their_place_are_told_with_their_routes_and_ports() {
 }
 
 #[test]
+fn headers_of_load_balancers_are_expected_where_the_mesh_says_so() {
+    let expected = |proxy_protocol| {
+        let mut settings = MeshSettings::default();
+        settings.l7.proxy_protocol = proxy_protocol;
+        let model = fixture::model(EDGE, settings);
+        let all = listeners(model.world(), &NamespacedName::new("web", "edge"), model.layer7().resources());
+        all.into_iter().map(|one| one.listener.unwrap().proxy_protocol).collect::<Vec<_>>()
+    };
+    assert_eq!((expected(false), expected(true)), (vec![false; 3], vec![true; 3]));
+}
+
+#[test]
 fn waypoints_and_classes_of_others_have_none() {
     assert!(compiled(&EDGE.replace("gatewayClassName: istio", "gatewayClassName: istio-waypoint")).is_empty());
     assert!(compiled(&EDGE.replace("gatewayClassName: istio", "gatewayClassName: other")).is_empty());

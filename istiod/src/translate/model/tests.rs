@@ -5,6 +5,7 @@ mod property;
 mod random;
 mod random_gateway;
 mod random_l7;
+mod reached;
 
 use mesh_core::names::NamespacedName;
 use mesh_wire::type_url;

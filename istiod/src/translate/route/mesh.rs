@@ -8,8 +8,8 @@ use mesh_core::names::NamespacedName;
 
 use super::attach::{Judged, Refused};
 use super::view::Route;
-use crate::gateway::Family;
 use crate::translate::conditions::words;
+use crate::translate::gateway::Family;
 use crate::translate::waypoint::{self, Asked, Subject, asked};
 use crate::world::{ParentKind, Protocol, World};
 

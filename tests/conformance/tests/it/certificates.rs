@@ -9,6 +9,7 @@ use conformance::grpc::code;
 use conformance::isolated_test;
 use conformance::peer::{Client, Server};
 use conformance::pki::{Authority, Leaf, pem, uris_of};
+use conformance::proxy::Proxy;
 use conformance::tls::{self, Negotiation, mutual_server};
 use conformance::wait::{eventually, never_within, soon};
 use conformance::wire::ADDRESS;
@@ -349,6 +350,12 @@ fn world_with_revocations() -> World {
 
 const CRL: (&str, &str) = ("CRL_PATH", "crl/ca-crl.pem");
 
+/// No connection of a proxy with lists is out of their reach. Nothing that a peer can present makes the count go up: a chain
+/// that cannot be read ends the handshake, and none is resumed.
+async fn all_can_be_found_again(proxy: &Proxy) {
+    assert_eq!(proxy.metric("istio_crl_untracked_connections_total", &[]).await, 0.0);
+}
+
 /// Replaces the list at once, as a mounted ConfigMap does.
 fn write_list(world: &World, text: &str) {
     let dir = world.dir.path().join("crl");
@@ -377,6 +384,7 @@ isolated_test! {
         assert!(Client::connect(&store.peer, store.cart.at(15008), &revoked).await.is_err());
         let rejected = [("reporter", "destination")];
         store.running.proxy.metric_is("istio_crl_policy_rejections_total", &rejected, 1.0).await;
+        all_can_be_found_again(&store.running.proxy).await;
     }
 }
 
@@ -399,6 +407,7 @@ isolated_test! {
             (shop.running.proxy.metric("istio_tcp_connections_failed_total", &failed).await >= 1.0).then_some(())
         })
         .await;
+        all_can_be_found_again(&shop.running.proxy).await;
     }
 }
 

@@ -70,7 +70,7 @@ fn tests() -> Result<BTreeSet<String>> {
 
 /// The features that GatewayClasses are told to have.
 fn published() -> Result<Vec<String>> {
-    let source = read("istiod/src/gateway/status/features.rs")?;
+    let source = read("istiod/src/translate/conditions/gateway/features.rs")?;
     let list = source.split("&[&str] = &[").nth(1).context("the list of features")?;
     let names = list.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\","));
     Ok(names.map(str::to_owned).collect())

@@ -33,6 +33,7 @@ mod market;
 mod mesh_routes;
 mod never_in_the_clear;
 mod policy;
+mod resilience;
 mod sandbox;
 mod servers;
 mod simulate;

@@ -2,7 +2,7 @@
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Two lengths of one body.
     #[error("both content-length and transfer-encoding")]
     BothLengths,

@@ -156,6 +156,8 @@ fn what_follows_an_upgrade_waits_for_its_answer() {
     assert_eq!(strict.feed(&upgrade), Verdict::HoldAfter(upgrade.len()));
     assert_eq!(strict.feed(b"x"), Verdict::HoldAfter(0));
     assert_eq!(verdict(b"CONNECT a:1 HTTP/1.1\r\n\r\nx"), Verdict::HoldAfter(24));
+    let padded = head(&format!("Connection: Upgrade\r\nUpgrade: websocket{}\r\n", " ".repeat(40)));
+    assert_eq!(verdict(&[padded.clone(), b"x".to_vec()].concat()), Verdict::HoldAfter(padded.len()));
 }
 
 #[test]

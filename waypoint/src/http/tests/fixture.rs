@@ -381,7 +381,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
     }
 }
 
-fn shared() -> Arc<Shared> {
+pub(crate) fn shared() -> Arc<Shared> {
     let pod = [
         ("MELTEMI_GATEWAY", "shop/wp"),
         ("POD_NAME", "wp-1"),

@@ -1,6 +1,10 @@
 //! What must never reach an upstream.
 
-use super::fixture::{Server, Setup, on_worker};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::fixture::{Server, Setup, on_worker, raw_server};
 
 #[test]
 fn waypoint_row_11_smuggling_is_refused_and_the_connection_ends() {
@@ -106,5 +110,48 @@ fn floods_end_their_connection() {
         let (_, _) = tokio::join!(to.write_all(&flood), from.read_to_end(&mut seen));
         assert!(seen.len() < flood.len(), "answered all of it");
         assert_eq!(server.count(), 0);
+    });
+}
+
+/// Requests and resets of them, in one go: all of that is known before the first request is looked at.
+#[test]
+fn who_gives_up_requests_costs_no_connection_for_each() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    on_worker(async {
+        let (connections, open) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let counted = (connections.clone(), open.clone());
+        let address = raw_server(move |mut io| {
+            let (all, open) = counted.clone();
+            all.set(all.get() + 1);
+            async move {
+                let mut head = [0; 1024];
+                if io.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    open.set(open.get() + 1);
+                    while io.read(&mut head).await.is_ok_and(|read| read > 0) {}
+                    open.set(open.get() - 1);
+                }
+            }
+        })
+        .await;
+        let proxy = Setup::to(&[address]).start();
+        let mut client = proxy.connect();
+        let head = [0x83, 0x86, 0x84, 0x41, 1, b'a'];
+        let mut flood = [super::super::preface::PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+        for number in 0..50_u32 {
+            let stream = (2 * number + 1).to_be_bytes();
+            // A window beyond all bounds is an error of the stream.
+            flood.extend([&[0, 0, 6, 1, 4][..], &stream, &head].concat());
+            flood.extend([&[0, 0, 4, 8, 0][..], &stream, &[0x7f, 0xff, 0xff, 0xff]].concat());
+        }
+        // One that stays.
+        flood.extend([&[0, 0, 6, 1, 5][..], &101_u32.to_be_bytes(), &head].concat());
+        client.write_all(&flood).await.unwrap();
+        while open.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(open.get(), 1, "the one that stays");
+        // The first of all, and who came with the last bytes of a read.
+        assert!(connections.get() <= 5, "{} connections", connections.get());
     });
 }

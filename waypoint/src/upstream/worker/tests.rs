@@ -1,3 +1,4 @@
+mod endings;
 mod fixture;
 mod limits;
 mod one;

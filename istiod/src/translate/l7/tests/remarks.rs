@@ -196,6 +196,47 @@ endpoints: [{}]
     assert!(!holds && message.contains("10 % of fewer than 10 endpoints"), "{message}");
 }
 
+#[test]
+fn a_rule_that_no_proxy_goes_by_says_for_which_service_and_when_it_would() {
+    let traffic = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}";
+    let bound = "kind: Service\nmetadata: {name: x, namespace: ns, labels: {istio.io/use-waypoint: wp}}\nspec: {clusterIP: 10.0.0.2, clusterIPs: [10.0.0.2], selector: {app: x}, ports: [{name: http, port: 80}]}\n---\n";
+    let free = bound.replace("istio.io/use-waypoint: wp", "");
+    let fine = (true, "honoured as written".to_owned());
+    let mut model = model(&rule("x", traffic));
+    let idle = |model: &Model, part: &str| {
+        let (holds, message) = served(model, Kind::DestinationRule);
+        assert!(!holds && message.contains("host \"x\"") && message.contains(part), "{message}");
+    };
+    idle(&model, "takes effect when the service has a waypoint");
+    apply(&mut model, bound);
+    assert_eq!(served(&model, Kind::DestinationRule), fine);
+    apply(&mut model, &rule("x", &format!("{traffic}, exportTo: [elsewhere]")));
+    idle(&model, "its waypoint does not go by this rule");
+    apply(&mut model, &rule("x", traffic));
+    assert_eq!(served(&model, Kind::DestinationRule), fine);
+    apply(&mut model, &free);
+    idle(&model, "has no waypoint");
+    // A route of a service that has one leads to it; then a gateway does.
+    apply(&mut model, &virtual_service("http: [{route: [{destination: {host: x}}]}]"));
+    assert_eq!(served(&model, Kind::DestinationRule), fine);
+    model.apply(Change::Delete(Kind::VirtualService, "ns/vs".parse().unwrap()));
+    model.flush();
+    idle(&model, "no gateway calls it");
+    let route = "kind: HTTPRoute\nmetadata: {name: r, namespace: ns}\nspec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: x, port: 80}]}]}\n---\n";
+    apply(&mut model, &format!("{EDGE}{route}"));
+    assert_eq!(served(&model, Kind::DestinationRule), fine);
+}
+
+#[test]
+fn a_rule_for_many_hosts_or_of_another_namespace_tells_where_it_would_have_an_effect() {
+    let traffic = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}";
+    assert!(served(&model(&rule("*.ns.svc.cluster.local", traffic)), Kind::DestinationRule).0, "one of them has one");
+    let (holds, message) = served(&model(&rule("*.other.svc.cluster.local", traffic)), Kind::DestinationRule);
+    assert!(!holds && message.contains("takes effect when one has a waypoint"), "{message}");
+    let (holds, message) = served(&model(&rule("far.other.svc.cluster.local", traffic)), Kind::DestinationRule);
+    assert!(!holds && message.contains("has a waypoint in namespace ns"), "{message}");
+}
+
 const EDGE: &str = "
 kind: Gateway
 metadata: {name: edge, namespace: ns}

@@ -229,6 +229,7 @@ impl Random {
             virtual_services_export_to: export_to(self).into_iter().collect(),
             rules_export_to: export_to(self).into_iter().collect(),
             trusted_proxies: self.pick(&[0, 1]),
+            proxy_protocol: self.once_in(3),
             mesh_grants: self.once_in(3),
             ..default
         };
