@@ -44,6 +44,7 @@ mod response;
 mod sticky;
 pub mod strict;
 mod tunnel;
+mod unread;
 mod upload;
 mod web;
 
@@ -58,7 +59,7 @@ pub(crate) use outgoing::{Outgoing, rewritten_target};
 pub(crate) use replay::ReplayBudget;
 
 /// The body of a request as the server gives it.
-pub(crate) type RequestUpload = upload::Upload<hyper::body::Incoming>;
+pub(crate) type RequestUpload = upload::Upload<unread::ClientBody>;
 
 /// Serves HTTP/1.1 or HTTP/2, whichever the client begins with, until the connection ends.
 ///

@@ -121,6 +121,8 @@ pub const CONTINUE_BUDGET: Duration = Duration::from_secs(1);
 pub const LINGER_BUDGET: Duration = Duration::from_secs(1);
 /// Bytes that are read and thrown away meanwhile.
 pub const LINGER_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a request on HTTP/2 that is answered already: one that announces more is reset at once.
+pub const UNREAD_BYTES_MAX: u64 = 64 << 10;
 /// HTTP/1 connections that are drained are closed when they are quiet for so long.
 pub const DRAIN_IDLE_BUDGET: Duration = Duration::from_secs(2);
 /// HTTP/2 streams that a client may reset before their requests were looked at.

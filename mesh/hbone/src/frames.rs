@@ -174,7 +174,11 @@ impl Frame {
     /// What it takes to handle, in small frames without header fields.
     #[must_use]
     pub fn cost(&self) -> u32 {
-        if self.is_header_block() { REQUEST_COST + self.bytes / HEADER_BYTES_PER_COST } else { 1 }
+        match self.kind {
+            Kind::Headers | Kind::Continuation => REQUEST_COST + self.bytes / HEADER_BYTES_PER_COST,
+            Kind::Reset => RESET_COST,
+            _ => 1,
+        }
     }
 }
 
@@ -198,6 +202,8 @@ impl From<u8> for Kind {
 
 /// A stream begins, and mostly a task.
 const REQUEST_COST: u32 = 8;
+/// What was begun for a request is undone, and written down.
+const RESET_COST: u32 = 24;
 /// Header fields of the shortest kind take about as long as a frame for each of these.
 const HEADER_BYTES_PER_COST: u32 = 32;
 const HEAD_BYTES: usize = 9;

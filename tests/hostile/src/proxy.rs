@@ -102,25 +102,12 @@ impl Proxy {
         Watcher { proc: PathBuf::from(format!("/proc/{}", self.child.id())) }
     }
 
-    /// Puts all its threads behind the test's own, in the order that they have among themselves, for a test that measures
-    /// what it does and not what it competes for: whoever talks to it has other processors in real life.
+    /// Puts it behind the test's own threads, as [`tests_support::priority::step_back`] tells.
     ///
     /// # Errors
-    /// It is gone, or renice(1) is missing.
+    /// As there.
     pub fn step_back(&self) -> Result<()> {
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let thread = thread?;
-            let stat = std::fs::read_to_string(thread.path().join("stat"))?;
-            // Field 19, counted from field 3.
-            let nice = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(16));
-            let nice: i32 = nice.context("proc(5) has no priority of a thread")?.parse()?;
-            let mut command = Command::new("renice");
-            command.arg("-n").arg((nice + STEPS_BACK).to_string()).arg("-p").arg(thread.file_name());
-            let status =
-                command.stdout(Stdio::null()).status().context("renice(1) is part of every Linux distribution")?;
-            ensure!(status.success(), "renice: {status}");
-        }
-        Ok(())
+        tests_support::priority::step_back(self.child.id())
     }
 
     /// Asks it to end.
@@ -211,6 +198,3 @@ pub const STATS_PORT: u16 = 15020;
 /// Readiness.
 pub const READY_PORT: u16 = 15021;
 const START: Duration = Duration::from_secs(30);
-
-/// Of nice(2); with them, what stands back furthest has the 19 that there are.
-const STEPS_BACK: i32 = 9;

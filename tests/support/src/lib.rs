@@ -2,6 +2,7 @@
 
 pub mod lab;
 pub mod pcap;
+pub mod priority;
 pub mod run;
 pub mod wait;
 

@@ -12,7 +12,6 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
 use mesh_route::{Action, Entry, Forward, Picked, RequestView, Retry, Rule, Target, Weighted, host};
 use tokio::time::Instant;
 
@@ -27,6 +26,7 @@ use super::outgoing::Outgoing;
 use super::record::{Record, X_REQUEST_ID};
 use super::response::{self, Dress};
 use super::sticky::Sticky;
+use super::unread::ClientBody;
 use super::web::Bridge;
 use super::{mirror, tunnel};
 use crate::filter::{answer, authorize, cors, fault};
@@ -48,7 +48,7 @@ pub(crate) enum Answer {
 /// Dropping it is how a client leaves: upstream attempts are cancelled and the record says so.
 pub(crate) async fn serve(
     connection: Rc<Connection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<Download>, Infallible> {
     let chain = chain_of(&connection, &request);
     let mut record = Record::new(connection.clone(), chain.as_ref().ok().cloned(), &request);
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
 }
 
 /// The configuration that is in force for the request's host.
-fn chain_of(connection: &Connection, request: &Request<Incoming>) -> Result<Arc<Chain>, Local> {
+fn chain_of(connection: &Connection, request: &Request<ClientBody>) -> Result<Arc<Chain>, Local> {
     let named = request.uri().authority().map(|authority| authority.as_str());
     let host = named.unwrap_or_else(|| authority(request.headers()));
     connection.context.chain.for_host(host).map_err(|missing| match missing {
@@ -86,7 +86,7 @@ async fn run<'a>(
     fallback: &'a OnceCell<Rule>,
     record: &mut Record,
     dress: &mut Dress<'a>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, Local> {
     let (mut parts, body) = request.into_parts();
     dress.chain = Some(chain);

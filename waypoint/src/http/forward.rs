@@ -20,7 +20,6 @@ use std::time::Duration;
 use http::header::HeaderValue;
 use http::{HeaderName, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
 use mesh_route::grpc;
 use mesh_route::retry::{Outcome, backoff, retriable};
 use mesh_route::{Retry, Rule};
@@ -38,6 +37,7 @@ use super::outgoing::Outgoing;
 use super::record::Record;
 use super::response::Dress;
 use super::sticky::Sticky;
+use super::unread::ClientBody;
 use super::upload::{Upload, UploadOptions};
 use super::web::Bridge;
 use crate::connection::Destination;
@@ -94,7 +94,7 @@ struct Attempts<'a, 'b> {
 pub(crate) async fn run(
     route: &Route<'_>,
     outgoing: Outgoing,
-    body: Incoming,
+    body: ClientBody,
     copies: Copies,
     sticky: Option<Sticky>,
     record: &mut Record,

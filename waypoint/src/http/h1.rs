@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::connection::Connection;
 use super::guard::{Guard, Watch};
+use super::unread::ClientBody;
 use super::{exchange, life, tunnel};
 use crate::connection::ConnectionContext;
 use crate::limits::{LINGER_BUDGET, LINGER_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
@@ -24,7 +25,7 @@ where
     let (guard, watch) = Guard::new(io, ahead);
     let connection = Connection::new(context, Some(watch.clone()));
     let serving = connection.clone();
-    let service = service_fn(move |request| exchange::serve(serving.clone(), request));
+    let service = service_fn(move |request| exchange::serve(serving.clone(), ClientBody::new(request)));
     let mut server = builder().serve_connection(TokioIo::new(guard), service);
     let mut life = pin!(life::life(connection.clone()));
     let mut ending = false;

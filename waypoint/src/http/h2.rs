@@ -15,6 +15,7 @@ use mesh_hbone::guarded::{Guarded, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connection::Connection;
+use super::unread::{ClientBody, Unread};
 use super::{exchange, life};
 use crate::connection::ConnectionContext;
 use crate::limits::{
@@ -35,7 +36,10 @@ where
     let connection = Connection::new(context, None);
     let (hoard, window) = hoard(&connection, verdict.clone());
     let serving = connection.clone();
-    let service = service_fn(move |request| exchange::serve(serving.clone(), request));
+    let unread = Unread::new();
+    let reader = unread.clone();
+    let service =
+        service_fn(move |request| exchange::serve(serving.clone(), ClientBody::announced(request, &reader)));
     let mut server = pin!(builder(window).serve_connection(TokioIo::new(guarded), service));
     let mut life = pin!(life::life(connection.clone()));
     let mut ending = false;
@@ -44,7 +48,9 @@ where
             ending = true;
             server.as_mut().graceful_shutdown();
         }
-        match (server.as_mut().poll(cx), verdict.flood()) {
+        let served = server.as_mut().poll(cx);
+        unread.poll(cx);
+        match (served, verdict.flood()) {
             (Poll::Pending, Some(flood)) => Poll::Ready(Some(flood)),
             (Poll::Pending, None) => Poll::Pending,
             (Poll::Ready(_), _) => Poll::Ready(None),

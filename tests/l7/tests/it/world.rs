@@ -128,6 +128,11 @@ impl World {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Puts it behind the test's own threads.
+    pub(crate) fn step_back(&self) {
+        tests_support::priority::step_back(self.child.id()).unwrap();
+    }
+
     /// All it has written so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()

@@ -8,7 +8,7 @@ use http::Request;
 use mesh_core::drain::DrainMode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::fixture::{Server, Setup, on_worker, raw_server, read_head};
+use super::fixture::{Fixture, Server, Setup, on_worker, raw_server, read_head};
 use crate::overload::Level;
 
 /// A preface, settings, and `GET /` with the authority `a`.
@@ -119,5 +119,43 @@ fn a_body_of_a_get_request_is_not_lost() {
         assert_eq!(server.last().body, Bytes::from_static(b"abc"));
         assert!(proxy.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.contains(" 200 OK"));
         assert!(!server.last().headers.contains_key("transfer-encoding"), "without a body there is nothing to say");
+    });
+}
+
+/// POST whose answer is complete before its body is: the stream, and what became of it in `within`.
+async fn answered_early(proxy: &Fixture, length: u64, within: Duration) -> (h2::SendStream<Bytes>, Option<h2::Reason>) {
+    let (mut send, connection) = h2::client::handshake(proxy.connect()).await.unwrap();
+    tokio::task::spawn_local(connection);
+    let request = Request::post("http://cart/").header("content-length", length).body(()).unwrap();
+    let (response, mut stream) = send.send_request(request, false).unwrap();
+    let mut response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    while let Some(data) = response.body_mut().data().await {
+        data.unwrap();
+    }
+    let reset = tokio::time::timeout(within, std::future::poll_fn(|cx| stream.poll_reset(cx))).await;
+    (stream, reset.ok().map(Result::unwrap))
+}
+
+#[test]
+fn a_client_may_finish_a_short_body_that_nobody_wants() {
+    on_worker(async {
+        let address = raw_server(|mut io| async move {
+            read_head(&mut io).await;
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            let _ = io.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let proxy = Setup::to(&[address]).start();
+        let (mut stream, reset) = answered_early(&proxy, 3, Duration::from_millis(100)).await;
+        assert_eq!(reset, None, "given a moment");
+        stream.send_data(Bytes::from_static(b"x=y"), true).unwrap();
+        let reset = tokio::time::timeout(Duration::from_millis(1_500), std::future::poll_fn(|cx| stream.poll_reset(cx)));
+        assert!(!matches!(reset.await, Ok(Ok(_))), "both sides have ended");
+        // It does not wait for ever, nor for much.
+        let (_, reset) = answered_early(&proxy, 3, Duration::from_secs(2)).await;
+        assert_eq!(reset, Some(h2::Reason::NO_ERROR));
+        let (_, reset) = answered_early(&proxy, 1 << 20, Duration::from_millis(500)).await;
+        assert_eq!(reset, Some(h2::Reason::NO_ERROR));
     });
 }
