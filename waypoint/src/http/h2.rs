@@ -38,8 +38,7 @@ where
     let serving = connection.clone();
     let unread = Unread::new();
     let reader = unread.clone();
-    let service =
-        service_fn(move |request| exchange::serve(serving.clone(), ClientBody::announced(request, &reader)));
+    let service = service_fn(move |request| exchange::serve(serving.clone(), ClientBody::announced(request, &reader)));
     let mut server = pin!(builder(window).serve_connection(TokioIo::new(guarded), service));
     let mut life = pin!(life::life(connection.clone()));
     let mut ending = false;

@@ -150,7 +150,8 @@ fn a_client_may_finish_a_short_body_that_nobody_wants() {
         let (mut stream, reset) = answered_early(&proxy, 3, Duration::from_millis(100)).await;
         assert_eq!(reset, None, "given a moment");
         stream.send_data(Bytes::from_static(b"x=y"), true).unwrap();
-        let reset = tokio::time::timeout(Duration::from_millis(1_500), std::future::poll_fn(|cx| stream.poll_reset(cx)));
+        let reset =
+            tokio::time::timeout(Duration::from_millis(1_500), std::future::poll_fn(|cx| stream.poll_reset(cx)));
         assert!(!matches!(reset.await, Ok(Ok(_))), "both sides have ended");
         // It does not wait for ever, nor for much.
         let (_, reset) = answered_early(&proxy, 3, Duration::from_secs(2)).await;
