@@ -46,23 +46,23 @@ where
 struct Rest {
     seen: Duration,
     busy: bool,
-    /// How often it was tidied up since the last load.
-    tidied: u32,
+    /// Looks since the last load.
+    looks: u32,
 }
 
 impl Rest {
-    /// The how-manieth time after a load, from 0 on, if it is to be done now: little was done since the last look, but much
-    /// before that or a few looks ago. Unused tunnels and counters of pods that are gone expire one after the other.
+    /// The how-manieth look after a load, from 0 on, if it is time to tidy up: at once, and then ever less often, because each
+    /// time wakes every thread. Unused tunnels and counters of pods that are gone expire one after the other.
     fn tidies(&mut self, used: Duration) -> Option<u32> {
         self.busy = used.saturating_sub(self.seen) > RESTING_CPU_MAX;
         self.seen = used;
         if self.busy {
-            self.tidied = 0;
+            self.looks = 0;
             return None;
         }
-        let nth = (self.tidied < TIDIES).then_some(self.tidied)?;
-        self.tidied += 1;
-        Some(nth)
+        let nth = self.looks;
+        self.looks = nth.saturating_add(1).min(LOOKS);
+        (nth < LOOKS && (nth + 1).is_power_of_two()).then_some(nth)
     }
 }
 
@@ -82,9 +82,9 @@ const STACK_BYTES: usize = 256 << 10;
 const LOAD_PAUSE: Duration = Duration::from_secs(5);
 /// How often it looks whether one has begun.
 const REST_PAUSE: Duration = Duration::from_secs(15);
-/// How often it tidies up after a load, once at each look: for two minutes, by when all that a load left has expired
-/// but what is kept on purpose.
-const TIDIES: u32 = 8;
+/// Looks at which it may tidy up after a load: for two minutes, by when all that a load left has expired but what is kept on
+/// purpose.
+const LOOKS: u32 = 8;
 /// CPU time between two looks of a process at rest.
 const RESTING_CPU_MAX: Duration = Duration::from_millis(100);
 
@@ -100,10 +100,8 @@ mod tests {
         assert_eq!([4, 8].map(&mut told), [None; 2], "under load");
         assert_eq!([9, 10].map(&mut told), [Some(0), Some(1)]);
         assert_eq!(told(14), None, "the next load");
-        for nth in 0..TIDIES {
-            assert_eq!(told(14 + nth), Some(nth));
-        }
-        assert_eq!(told(14 + TIDIES), None, "everything has expired");
+        let tidied: Vec<u32> = (0..50).filter_map(|look| told(14 + look)).collect();
+        assert_eq!(tidied, [0, 1, 3, 7], "and then everything has expired");
     }
 
     #[test]
