@@ -3,6 +3,8 @@
 set -eu
 
 seconds=${1:-300}
+# Optimising all of the program once more for each decoder would take longer than the search.
+export CARGO_PROFILE_RELEASE_LTO=off
 command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 for decoder in ${2:-$(ls fuzz/corpus)}; do
     echo "fuzz: $decoder for $seconds s"
